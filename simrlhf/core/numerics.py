@@ -1,0 +1,74 @@
+"""The numerical settings, in one place: precision, threads, compilation cache.
+
+`fit` and `make_world` enter `float64_scope` and leave the caller's settings alone; the command
+line and the tests call `configure` once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from simrlhf.core import checks
+
+_thread_limit = None  # keeps the threadpoolctl limiter alive: its limit ends with the object
+
+
+@contextmanager
+def float64_scope() -> Iterator[None]:
+    """Compute in float64 with full-precision products inside the scope, whatever is set outside."""
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        yield
+
+
+def configure(*, threads: int | None = None, cache: bool = True) -> None:
+    """Set the process up for simulation.
+
+    Args:
+        threads: limit of the BLAS and OpenMP pools (`None` leaves them). XLA's own pool is fixed
+            at start-up: a worker that wants one thread sets `worker_environment` before importing
+            JAX.
+        cache: keep compiled kernels between processes in `cache_directory()`.
+    """
+    global _thread_limit
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    if threads is not None:
+        from threadpoolctl import threadpool_limits
+
+        _thread_limit = threadpool_limits(checks.integer("threads", threads, low=1))
+    if cache:
+        _enable_cache(cache_directory())
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: `$SIMRLHF_CACHE`, or `simrlhf` in the user's cache folder."""
+    chosen = os.environ.get("SIMRLHF_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "simrlhf"
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment of a worker process that shares its machine: one BLAS and one XLA thread."""
+    one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {**one, "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip()}
+
+
+def _enable_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:  # a read-only home is no reason to refuse work: kernels are compiled again
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -1,0 +1,36 @@
+"""Named random streams: the one place where keys are made.
+
+A stream is identified by the root seed, a purpose and integers (user, repetition ...), so that
+two purposes never share numbers and the same purpose is reproduced anywhere.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import jax
+import numpy as np
+
+from simrlhf.core import checks
+
+
+def stream(root: int, purpose: str, *indices: int) -> jax.Array:
+    """Return the typed key of `purpose` (and its integer `indices`) under the seed `root`.
+
+    The purpose enters as its CRC-32, which does not change between processes (`hash` does).
+    """
+    seed = checks.integer(
+        "seed", root, low=0, high=2**63 - 1, remedy="use a non-negative 64-bit seed"
+    )
+    # jax.random.key keeps 32 bits unless x64 is on; folding both halves in keeps all of them
+    key = jax.random.fold_in(jax.random.key(seed & 0x7FFFFFFF), seed >> 31)
+    key = jax.random.fold_in(key, zlib.crc32(purpose.encode()))
+    for index in indices:
+        key = jax.random.fold_in(key, index)
+    return key
+
+
+def generator(root: int, purpose: str, *indices: int) -> np.random.Generator:
+    """Return a NumPy generator on the same named stream, for host-side construction."""
+    words = np.asarray(jax.random.key_data(stream(root, purpose, *indices)), dtype=np.uint32)
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([int(w) for w in words])))

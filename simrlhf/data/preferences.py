@@ -1,0 +1,362 @@
+"""`Preferences`: pairwise comparisons of many users, stored flat.
+
+Users differ in how many pairs they bring (a shipped data set has 27,853 pairs and would pad to
+136,899), so pairs lie in one array ordered by user, with offsets. Solvers read them as tiles: blocks
+of a fixed number of pairs that belong to one user each, where only a user's last tile is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from simrlhf.core import checks, links
+
+# tile heights that a solver may see; the one that costs least is chosen (see `_tile_height`)
+_TILE_HEIGHTS = (8, 16, 32, 64, 128, 256)
+# what one more tile costs, in pairs: every tile carries a row of per-user quantities
+_TILE_OVERHEAD = 4
+
+
+class Tiles(NamedTuple):
+    """Blocks of pairs with one user each.
+
+    Attributes:
+        users: `(T,)` user of each tile, ascending.
+        features: `(T, n, d1, d2)`, zero where padded.
+        labels: `(T, n)`, zero where padded.
+        weights: `(T, n)`, zero where padded.
+    """
+
+    users: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+class Preferences:
+    """Comparisons `x = phi(tau_0) - phi(tau_1)` with labels, grouped by user; immutable.
+
+    Args:
+        features: `(N, n, d1, d2)`, or `(N, n, d1)` for `d2 = 1`; the feature of the first item
+            minus that of the second.
+        labels: `(N, n)`: 1 where the first item is preferred, or the probability that it is;
+            real responses for the identity link.
+        mask: `(N, n)`, true where a pair exists; all of them by default.
+        link: `"logistic"` or `"identity"`.
+
+    Attributes:
+        features: `(P, d1, d2)` of all `P` pairs, ordered by user.
+        labels, weights: `(P,)`.
+        offsets: `(N + 1,)`; user `i` owns pairs `offsets[i]:offsets[i + 1]`.
+        user_ids: `(N,)` names of the users.
+        groups: `(P,)` unit of an honest split for each pair, or `None`.
+
+    Raises:
+        InputError: shapes that do not agree, values that are not finite, preference labels outside
+            [0, 1], negative weights, a user without pairs.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    offsets: np.ndarray
+    user_ids: np.ndarray
+    groups: np.ndarray | None
+    link: str
+
+    def __init__(
+        self,
+        *,
+        features: np.ndarray,
+        labels: np.ndarray,
+        mask: np.ndarray | None = None,
+        link: str = "logistic",
+    ) -> None:
+        features = _numeric("features", features)
+        if features.ndim == 3:
+            features = features[..., None]
+        checks.require(
+            features.ndim == 4,
+            f"features has shape {features.shape}, expected (users, pairs, d1, d2) or "
+            "(users, pairs, d1); use Preferences.from_pairs for flat data",
+        )
+        labels = _numeric("labels", labels)
+        checks.shape("labels", labels, features.shape[:2], remedy="one label for each pair")
+        keep = np.ones(labels.shape, bool) if mask is None else np.asarray(mask)
+        checks.shape("mask", keep, labels.shape, remedy="one entry for each pair")
+        keep = keep.astype(bool)
+        counts = keep.sum(axis=1)
+        self._store(
+            features=features[keep],
+            labels=labels[keep],
+            weights=None,
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            user_ids=np.arange(features.shape[0]),
+            groups=None,
+            link=link,
+        )
+
+    @classmethod
+    def from_pairs(
+        cls,
+        user: Sequence | np.ndarray,
+        features: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        *,
+        items: np.ndarray | None = None,
+        pairs: np.ndarray | None = None,
+        groups: Sequence | np.ndarray | None = None,
+        users: Sequence | np.ndarray | None = None,
+        link: str = "logistic",
+    ) -> Preferences:
+        """Build from one row per pair, in any order, with any number of pairs per user.
+
+        Args:
+            user: `(P,)` user of each pair (numbers or names).
+            features: `(P, d1, d2)` or `(P, d1)` differences; or give `items` and `pairs`.
+            labels: `(P,)`.
+            weights: `(P,)` non-negative; a pair of weight 2 counts as two.
+            items: `(M, d1, d2)` or `(M, d1)` features of single items.
+            pairs: `(P, 2)` indices into `items`: first and second item.
+            groups: `(P,)` unit of an honest split.
+            users: the users in the order wanted; by default those of `user`, sorted.
+            link: `"logistic"` or `"identity"`.
+        """
+        checks.require(labels is not None, "labels are missing: give one label for each pair")
+        if features is None:
+            features = _differences(items, pairs)
+        else:
+            checks.require(
+                items is None and pairs is None, "give features, or items and pairs, not both"
+            )
+            features = _numeric("features", features)
+        if features.ndim == 2:
+            features = features[..., None]
+        user = np.asarray(user)
+        n_pairs = user.shape[0] if user.ndim == 1 else -1
+        checks.require(n_pairs > 0, f"user has shape {user.shape}, expected one entry for each pair")
+        checks.shape("features", features, (n_pairs, None, None), remedy="one row for each pair")
+        labels = _numeric("labels", labels)
+        checks.shape("labels", labels, (n_pairs,), remedy="one label for each pair")
+        if weights is not None:
+            weights = _numeric("weights", weights)
+            checks.shape("weights", weights, (n_pairs,), remedy="one weight for each pair")
+        if groups is not None:
+            groups = np.asarray(groups)
+            checks.shape("groups", groups, (n_pairs,), remedy="one group for each pair")
+        user_ids, index = _user_index(user, users)
+        order = np.argsort(index, kind="stable")
+        counts = np.bincount(index, minlength=user_ids.size)
+        made = cls.__new__(cls)
+        made._store(
+            features=features[order],
+            labels=labels[order],
+            weights=None if weights is None else weights[order],
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            user_ids=user_ids,
+            groups=None if groups is None else groups[order],
+            link=link,
+        )
+        return made
+
+    @property
+    def n_users(self) -> int:
+        return self.offsets.size - 1
+
+    @property
+    def d1(self) -> int:
+        return self.features.shape[1]
+
+    @property
+    def d2(self) -> int:
+        return self.features.shape[2]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """`(N,)` pairs of each user."""
+        return np.diff(self.offsets)
+
+    @property
+    def n_total(self) -> int:
+        """Number of pairs over all users."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def users(self) -> np.ndarray:
+        """`(P,)` index of each pair's user."""
+        return _frozen(np.repeat(np.arange(self.n_users), self.counts))
+
+    def select(self, keep: np.ndarray) -> Preferences:
+        """The pairs where `keep` `(P,)` is true, with the same users (each must keep one)."""
+        keep = np.asarray(keep)
+        checks.shape("keep", keep, (self.n_total,), remedy="one entry for each pair")
+        keep = keep.astype(bool)
+        made = type(self).__new__(type(self))
+        counts = np.bincount(self.users[keep], minlength=self.n_users)
+        made._store(
+            features=self.features[keep],
+            labels=self.labels[keep],
+            weights=self.weights[keep],
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            user_ids=self.user_ids,
+            groups=None if self.groups is None else self.groups[keep],
+            link=self.link,
+        )
+        return made
+
+    def first(self, n_pairs: int) -> Preferences:
+        """The first `n_pairs` pairs of every user: nested samples, so that curves over n are paired."""
+        n_pairs = checks.integer(
+            "n_pairs", n_pairs, low=1, high=int(self.counts.min()), remedy="sample more pairs"
+        )
+        return self.select(np.arange(self.n_total) - self.offsets[self.users] < n_pairs)
+
+    def user(self, index: int) -> slice:
+        """Where user `index` lies in the flat arrays."""
+        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    def chunks(self) -> Iterator[Tiles]:
+        """Yield the pairs as tiles; one chunk here, many for a source larger than memory."""
+        yield self._tiles
+
+    @cached_property
+    def _tiles(self) -> Tiles:
+        height = _tile_height(self.counts)
+        per_user = -(-self.counts // height)
+        n_tiles = int(per_user.sum())
+        if n_tiles * height == self.n_total:  # no padding: the flat arrays are the tiles
+            shape = (n_tiles, height)
+            return Tiles(
+                np.repeat(np.arange(self.n_users), per_user),
+                self.features.reshape(*shape, self.d1, self.d2),
+                self.labels.reshape(shape),
+                self.weights.reshape(shape),
+            )
+        first_row = np.concatenate([[0], np.cumsum(per_user)])[:-1] * height
+        rows = first_row[self.users] + np.arange(self.n_total) - self.offsets[self.users]
+        flat = [
+            np.zeros((n_tiles * height, *array.shape[1:]))
+            for array in (self.features, self.labels, self.weights)
+        ]
+        for target, source in zip(flat, (self.features, self.labels, self.weights), strict=True):
+            target[rows] = source
+        return Tiles(
+            np.repeat(np.arange(self.n_users), per_user),
+            *(array.reshape(n_tiles, height, *array.shape[1:]) for array in flat),
+        )
+
+    def _store(
+        self,
+        *,
+        features: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray | None,
+        offsets: np.ndarray,
+        user_ids: np.ndarray,
+        groups: np.ndarray | None,
+        link: str,
+    ) -> None:
+        weights = np.ones(labels.shape) if weights is None else weights
+        self.features, self.labels = _frozen(features), _frozen(labels)
+        self.weights, self.offsets = _frozen(weights), _frozen(offsets)
+        self.user_ids, self.groups = user_ids, groups
+        self.link = links.get_link(link).name
+        self._check()
+
+    def _check(self) -> None:
+        checks.require(self.n_users > 0 and self.n_total > 0, "no pairs: at least one is needed")
+        checks.require(
+            self.d1 > 0 and self.d2 > 0,
+            f"features have d1 = {self.d1}, d2 = {self.d2}; both must be at least 1",
+        )
+        weight_of = np.bincount(self.users, weights=self.weights, minlength=self.n_users)
+        empty = np.flatnonzero(weight_of <= 0)
+        checks.require(
+            empty.size == 0,
+            f"{empty.size} of {self.n_users} users have no pairs (the first is "
+            f"{self.user_ids[empty[0]] if empty.size else ''}); every user needs at least one pair "
+            "of positive weight: drop these users",
+        )
+        for name in ("features", "labels", "weights"):
+            checks.finite(name, getattr(self, name))
+        checks.require(
+            bool((self.weights >= 0).all()),
+            f"weights must not be negative, got {self.weights.min():g}",
+        )
+        if links.get_link(self.link).is_preference:
+            low, high = float(self.labels.min()), float(self.labels.max())
+            worst = low if low < 0 else high
+            checks.require(
+                0.0 <= low and high <= 1.0,
+                f"label {worst:g} lies outside [0, 1], the range of a preference under the "
+                f'{self.link} link; recode the labels or use link="identity" for real responses',
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f"Preferences(n_users={self.n_users}, n_total={self.n_total}, d1={self.d1}, "
+            f"d2={self.d2}, link={self.link!r})"
+        )
+
+
+def _tile_height(counts: np.ndarray) -> int:
+    """Height with the fewest padded pairs, counting what each tile costs; `n` for equal users."""
+    if counts.min() == counts.max():
+        return int(counts[0])
+    cost = [(-(-counts // h)).sum() * (h + _TILE_OVERHEAD) for h in _TILE_HEIGHTS]
+    return _TILE_HEIGHTS[int(np.argmin(cost))]
+
+
+def _numeric(name: str, values: object) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise checks.InputError(
+            f"{name} must be a rectangular array of numbers, got {type(values).__name__}"
+        ) from None
+
+
+def _differences(items: np.ndarray | None, pairs: np.ndarray | None) -> np.ndarray:
+    checks.require(
+        items is not None and pairs is not None, "give features, or both items and pairs"
+    )
+    items, pairs = _numeric("items", items), np.asarray(pairs)
+    checks.shape("pairs", pairs, (None, 2), remedy="two item numbers for each pair")
+    checks.require(
+        np.issubdtype(pairs.dtype, np.integer), f"pairs must hold integers, got {pairs.dtype}"
+    )
+    low, high = int(pairs.min(initial=0)), int(pairs.max(initial=0))
+    checks.require(
+        low >= 0 and high < items.shape[0],
+        f"pairs names item {low if low < 0 else high}, but items are numbered 0 to "
+        f"{items.shape[0] - 1}",
+    )
+    return items[pairs[:, 0]] - items[pairs[:, 1]]
+
+
+def _user_index(
+    user: np.ndarray, users: Sequence | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    found, index = np.unique(user, return_inverse=True)
+    if users is None:
+        return found, index
+    wanted = np.asarray(users)
+    place = {name: i for i, name in enumerate(wanted.tolist())}
+    unknown = [name for name in found.tolist() if name not in place]
+    checks.require(
+        not unknown, f"pairs of a user who is not in users: {unknown[0] if unknown else ''}"
+    )
+    return wanted, np.asarray([place[name] for name in found.tolist()])[index]
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array = np.ascontiguousarray(array)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
