@@ -209,6 +209,25 @@ class Preferences:
         )
         return made
 
+    def reweighted(self, weights: np.ndarray) -> Preferences:
+        """The same pairs with other `weights` `(P,)`; 0 switches a pair off but keeps its place.
+
+        Kernels see the same shapes, so folds and nested samples need no new compilation.
+        """
+        weights = _numeric("weights", weights)
+        checks.shape("weights", weights, (self.n_total,), remedy="one weight for each pair")
+        made = type(self).__new__(type(self))
+        made._store(
+            features=self.features,
+            labels=self.labels,
+            weights=weights,
+            offsets=self.offsets,
+            user_ids=self.user_ids,
+            groups=self.groups,
+            link=self.link,
+        )
+        return made
+
     def first(self, n_pairs: int) -> Preferences:
         """The first `n_pairs` pairs of every user: nested samples, so that curves over n are paired."""
         n_pairs = checks.integer(

@@ -1,0 +1,16 @@
+"""Every way to fit reward vectors; one entry, `fit`."""
+
+from simrlhf.estimators.classes import ESTIMATORS, Estimator
+from simrlhf.estimators.fitting import fit, list_estimators
+from simrlhf.estimators.result import Evaluation, FitResult, FitStatus, load_fit
+
+__all__ = [
+    "ESTIMATORS",
+    "Estimator",
+    "Evaluation",
+    "FitResult",
+    "FitStatus",
+    "fit",
+    "list_estimators",
+    "load_fit",
+]

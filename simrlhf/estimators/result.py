@@ -1,0 +1,238 @@
+"""What a fit returns: parameters, certificate, and a sentence on how it ended."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from simrlhf.core import checks, links, numerics
+from simrlhf.data.preferences import Preferences
+
+_FORMAT = 1
+
+
+class FitStatus(enum.Enum):
+    """How a fit ended; `sentence` says it in words."""
+
+    CONVERGED = "converged: the KKT residual of the mean loss is below the tolerance"
+    MAX_ITERATIONS = "stopped at max_iterations before the tolerance was met; raise max_iterations"
+    STALLED = (
+        "stopped where rounding prevents further decrease, above the tolerance; raise tol, or "
+        "rescale the features"
+    )
+    SEPARATED = (
+        "separated: some users' labels are fitted without error, so no finite maximiser exists "
+        "and convergence is not claimed; set norm_bound or ridge"
+    )
+
+    @property
+    def sentence(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class SharedFactors:
+    """`Delta_i = basis @ weights[i]`: one basis `(d1, k)` for all, `weights (N, k, d2)`."""
+
+    basis: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class LocalFactors:
+    """`Delta_i = bases[i] @ weights[i]`: `bases (N, d1, k)`, `weights (N, k, d2)`."""
+
+    bases: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class PooledFactors:
+    """`Delta_i = basis @ weights` for every user: `basis (d1, k)`, `weights (k, d2)`."""
+
+    basis: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class FreeFactors:
+    """`Delta_i` without structure: `delta (N, d1, d2)`."""
+
+    delta: np.ndarray
+
+
+Factors = SharedFactors | LocalFactors | PooledFactors | FreeFactors
+_FACTOR_CLASSES = {c.__name__: c for c in (SharedFactors, LocalFactors, PooledFactors, FreeFactors)}
+
+
+class Evaluation(NamedTuple):
+    """Per-user quality on a set of pairs.
+
+    Attributes:
+        neg_log_likelihood: `(N,)` weighted mean loss per pair.
+        accuracy: `(N,)` share of pairs whose preferred item scores higher; equal scores count one
+            half, soft labels count by their probability. NaN for the identity link.
+        n_pairs: `(N,)` pairs of each user.
+    """
+
+    neg_log_likelihood: np.ndarray
+    accuracy: np.ndarray
+    n_pairs: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """One fitted model of every user's reward `Theta_i = theta_init + delta_i`.
+
+    Attributes:
+        estimator: its name.
+        delta: `(N, d1, d2)`.
+        basis: `(d1, k)` top-k left space of the fitted aggregate, columns in order of singular
+            value. Where the aggregate has rank below k the last columns are arbitrary.
+        factors: the class's own parameters.
+        multipliers: `(N,)` of the norm bound, in units of the summed loss; positive where active.
+        neg_log_likelihood: weighted mean over pairs (for the identity link half the mean square).
+        gradient_norm: norm of the gradient of that mean, penalty included; at an active bound the
+            KKT residual. The certificate of the fit.
+        status: how it ended. `message` adds what the numbers say about it.
+        iterations, data_passes: work done; one pass is one full read of the features.
+        rank, norm_bound, ridge, link, theta_init, user_ids: what was asked.
+    """
+
+    estimator: str
+    delta: np.ndarray
+    basis: np.ndarray
+    factors: Factors
+    multipliers: np.ndarray
+    neg_log_likelihood: float
+    gradient_norm: float
+    status: FitStatus
+    message: str
+    iterations: int
+    data_passes: float
+    rank: int
+    norm_bound: float | None
+    ridge: float
+    link: str
+    theta_init: np.ndarray
+    user_ids: np.ndarray
+
+    @property
+    def n_users(self) -> int:
+        return self.delta.shape[0]
+
+    def rewards(self, users: Sequence[int] | np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Rewards `<theta_init + delta[user], x>` of items (or reward differences of pairs).
+
+        Args:
+            users: `(m,)` indices `0 .. N-1`, or one index for all rows.
+            features: `(m, d1, d2)` or `(m, d1)`.
+        """
+        features = np.asarray(features, dtype=np.float64)
+        if features.ndim == 2:
+            features = features[..., None]
+        checks.shape("features", features, (None, *self.delta.shape[1:]))
+        users = np.broadcast_to(np.asarray(users), features.shape[:1])
+        low, high = int(users.min(initial=0)), int(users.max(initial=0))
+        checks.require(
+            low >= 0 and high < self.n_users,
+            f"user index {low if low < 0 else high} is outside 0..{self.n_users - 1}, the users "
+            "of this fit",
+        )
+        shared = np.einsum("mab,ab->m", features, self.theta_init)
+        return shared + np.einsum("mab,mab->m", features, self.delta[users])
+
+    def evaluate(self, preferences: Preferences) -> Evaluation:
+        """Loss and accuracy of every user of `preferences`, matched to this fit by `user_ids`."""
+        place = {name: i for i, name in enumerate(self.user_ids.tolist())}
+        unknown = [name for name in preferences.user_ids.tolist() if name not in place]
+        checks.require(
+            not unknown,
+            f"{len(unknown)} users of the data are not in this fit (the first is "
+            f"{unknown[0] if unknown else ''}); keep the users it was fitted on",
+        )
+        mine = np.asarray([place[name] for name in preferences.user_ids.tolist()])
+        scores = self.rewards(mine[preferences.users], preferences.features)
+        link, labels = links.get_link(self.link), preferences.labels
+        with numerics.float64_scope():
+            losses = np.asarray(link.loss(jnp.asarray(scores), jnp.asarray(labels)))
+        if link.is_preference:
+            first = np.where(scores == 0, 0.5, scores > 0)
+            hits = labels * first + (1.0 - labels) * (1.0 - first)
+        else:
+            hits = np.full(scores.shape, np.nan)
+        weight = np.bincount(preferences.users, preferences.weights)
+        return Evaluation(
+            np.bincount(preferences.users, preferences.weights * losses) / weight,
+            np.bincount(preferences.users, preferences.weights * hits) / weight,
+            preferences.counts,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit to one `.npz` file (arrays and a JSON header, no pickles)."""
+        path = Path(path)
+        path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "format": _FORMAT,
+            "factors": type(self.factors).__name__,
+            "status": self.status.name,
+            **{name: getattr(self, name) for name in _SCALARS},
+        }
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays |= {f"factors.{name}": value for name, value in vars(self.factors).items()}
+        arrays["user_ids"] = _plain(self.user_ids)
+        np.savez_compressed(path, header=np.asarray(json.dumps(header)), **arrays)
+        return path
+
+
+_SCALARS = (
+    "estimator",
+    "neg_log_likelihood",
+    "gradient_norm",
+    "message",
+    "iterations",
+    "data_passes",
+    "rank",
+    "norm_bound",
+    "ridge",
+    "link",
+)
+_ARRAYS = ("delta", "basis", "multipliers", "theta_init")
+
+
+def load_fit(path: str | Path) -> FitResult:
+    """Read a fit that `FitResult.save` wrote."""
+    path = Path(path)
+    checks.require(path.is_file(), f"no fit at {path}: give the .npz file that save() returned")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+            header = json.loads(str(arrays.pop("header")))
+            factor_class = _FACTOR_CLASSES[header["factors"]]
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise checks.InputError(f"{path} is not a saved fit ({error}); fit and save again") from None
+    checks.require(
+        header["format"] == _FORMAT,
+        f"{path} has format {header['format']}, this version reads {_FORMAT}; fit and save again",
+    )
+    parts = {n.removeprefix("factors."): a for n, a in arrays.items() if n.startswith("factors.")}
+    return FitResult(
+        factors=factor_class(**parts),
+        status=FitStatus[header["status"]],
+        user_ids=arrays["user_ids"],
+        **{name: header[name] for name in _SCALARS},
+        **{name: arrays[name] for name in _ARRAYS},
+    )
+
+
+def _plain(names: np.ndarray) -> np.ndarray:
+    """Object arrays of names as fixed-width text, which needs no pickle."""
+    return names.astype(str) if names.dtype == object else names

@@ -1,0 +1,63 @@
+"""Starting bases for Share-B: spectral, random, or given."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from simrlhf.core import checks, streams
+from simrlhf.core.links import Link
+from simrlhf.estimators.problem import Problem, stacked_score
+
+# up to this side a full eigendecomposition of the score's Gram matrix is cheaper than iterating
+_SMALL = 512
+_OVERSAMPLING = 8
+_POWER_STEPS = 6
+
+
+def starting_basis(
+    problem: Problem,
+    rank: int,
+    *,
+    init: str | np.ndarray,
+    link: Link,
+    n_users: int,
+    seed: int,
+) -> tuple[jax.Array, int]:
+    """Orthonormal `(d1, rank)` start and the data passes it cost.
+
+    Args:
+        init: `"spectral"`: top left space of the stacked score at zero; `"random"`: uniform on the
+            Grassmannian; or a basis `(d1, rank)`, orthonormalised.
+    """
+    if isinstance(init, str):
+        kind = checks.choice(
+            "init", init, ("spectral", "random"), remedy="or pass a (d1, rank) basis"
+        )
+        if kind == "spectral":
+            return spectral_basis(problem, link=link, n_users=n_users, rank=rank), 1
+        key = streams.stream(seed, "start")
+        return jnp.linalg.qr(jax.random.normal(key, (problem.d1, rank)))[0], 0
+    basis = np.asarray(init, dtype=np.float64)
+    checks.shape("init", basis, (problem.d1, rank), remedy="pass a (d1, rank) basis")
+    checks.finite("init", basis)
+    return jnp.linalg.qr(jnp.asarray(basis))[0], 0
+
+
+@partial(jax.jit, static_argnames=("link", "n_users", "rank"))
+def spectral_basis(problem: Problem, *, link: Link, n_users: int, rank: int) -> jax.Array:
+    """Top left space `(d1, rank)` of the users' stacked score at zero. One data pass."""
+    slopes = problem.weights * link.loss_slope(problem.offsets, problem.labels)
+    score = stacked_score(problem, slopes, n_users).reshape(-1, problem.d1)
+    if problem.d1 <= _SMALL:
+        return jnp.linalg.eigh(score.T @ score)[1][:, ::-1][:, :rank]
+    # subspace iteration; its own fixed stream, for a start needs no more
+    width = min(rank + _OVERSAMPLING, problem.d1)
+    guess = jax.random.normal(streams.stream(0, "subspace iteration"), (problem.d1, width))
+    for _ in range(_POWER_STEPS):
+        guess = jnp.linalg.qr(score.T @ (score @ guess))[0]
+    inside = score @ guess
+    return guess @ jnp.linalg.eigh(inside.T @ inside)[1][:, ::-1][:, :rank]
