@@ -33,7 +33,7 @@ def integer(
             raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise InputError(f"{name} must be an integer, got {value!r}{_tail(remedy)}") from None
+        raise InputError(f"{name} must be an integer, got {_shown(value)}{_tail(remedy)}") from None
     _within(name, number, low, high, remedy)
     return number
 
@@ -47,18 +47,21 @@ def real(
     above: float | None = None,
     remedy: str = "",
 ) -> float:
-    """Return `value` as a finite float within `[low, high]` and, if given, strictly above `above`."""
+    """Return `value` as a finite float in `[low, high]` and, if given, strictly above `above`."""
     try:
-        if isinstance(value, (bool, str, bytes)):
+        if isinstance(value, (bool, np.bool_, str, bytes)):
             raise TypeError
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be a real number, got {value!r}{_tail(remedy)}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"{name} must be a real number, got {_shown(value)}{_tail(remedy)}"
+        ) from None
     require(math.isfinite(number), f"{name} must be finite, got {number}{_tail(remedy)}")
     _within(name, number, low, high, remedy)
     if above is not None:
         require(
-            number > above, f"{name} = {number:g} must be greater than {above:g}{_tail(remedy)}"
+            number > above,
+            f"{name} = {_digits(number)} must be greater than {_digits(above)}{_tail(remedy)}",
         )
     return number
 
@@ -71,7 +74,9 @@ def choice(name: str, value: object, allowed: Iterable[str], *, remedy: str = ""
     near = difflib.get_close_matches(str(value), options, n=1)
     hint = f"did you mean {near[0]!r}?" if near else ""
     hint = "; ".join(part for part in (hint, remedy) if part)
-    raise InputError(f"unknown {name} {value!r}: choose one of {', '.join(options)}{_tail(hint)}")
+    raise InputError(
+        f"unknown {name} {_shown(value)}: choose one of {', '.join(options)}{_tail(hint)}"
+    )
 
 
 def finite(name: str, array: np.ndarray, *, remedy: str = "") -> None:
@@ -79,13 +84,16 @@ def finite(name: str, array: np.ndarray, *, remedy: str = "") -> None:
     bad = ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
+        tail = _tail(remedy or "drop or repair those rows")
         raise InputError(
             f"{name} holds {int(bad.sum())} values that are not finite "
-            f"(first at index {first}: {array[first]}){_tail(remedy or 'drop or repair those rows')}"
+            f"(first at index {first}: {array[first]}){tail}"
         )
 
 
-def shape(name: str, array: np.ndarray, expected: tuple[int | None, ...], *, remedy: str = "") -> None:
+def shape(
+    name: str, array: np.ndarray, expected: tuple[int | None, ...], *, remedy: str = ""
+) -> None:
     """Refuse an array whose shape differs from `expected` (`None` stands for any length)."""
     fits = array.ndim == len(expected) and all(
         want is None or have == want for have, want in zip(array.shape, expected, strict=True)
@@ -94,13 +102,22 @@ def shape(name: str, array: np.ndarray, expected: tuple[int | None, ...], *, rem
     require(fits, f"{name} has shape {array.shape}, expected {wanted}{_tail(remedy)}")
 
 
-def _within(
-    name: str, number: float, low: float | None, high: float | None, remedy: str
-) -> None:
+def _within(name: str, number: float, low: float | None, high: float | None, remedy: str) -> None:
+    shown = f"{name} = {_digits(number)}"
     if low is not None:
-        require(number >= low, f"{name} = {number:g} must be at least {low:g}{_tail(remedy)}")
+        require(number >= low, f"{shown} must be at least {_digits(low)}{_tail(remedy)}")
     if high is not None:
-        require(number <= high, f"{name} = {number:g} must be at most {high:g}{_tail(remedy)}")
+        require(number <= high, f"{shown} must be at most {_digits(high)}{_tail(remedy)}")
+
+
+def _digits(number: float) -> str:
+    # all digits of an integer, 12 of a real: a value must not look equal to the limit it breaks
+    return str(number) if isinstance(number, int) else f"{number:.12g}"
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(value).split())  # an array's repr has line breaks, a message has none
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _tail(remedy: str) -> str:

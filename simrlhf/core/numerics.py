@@ -15,13 +15,18 @@ import jax
 
 from simrlhf.core import checks
 
-_thread_limit = None  # keeps the threadpoolctl limiter alive: its limit ends with the object
-
 
 @contextmanager
 def float64_scope() -> Iterator[None]:
-    """Compute in float64 with full-precision products inside the scope, whatever is set outside."""
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    """Compute in float64 inside the scope, whatever is set outside.
+
+    Products have full precision and mixed types are an error, so nothing drops to float32 unseen.
+    """
+    with (
+        jax.enable_x64(True),
+        jax.default_matmul_precision("highest"),
+        jax.numpy_dtype_promotion("strict"),
+    ):
         yield
 
 
@@ -30,23 +35,23 @@ def configure(*, threads: int | None = None, cache: bool = True) -> None:
 
     Args:
         threads: limit of the BLAS and OpenMP pools (`None` leaves them). XLA's own pool is fixed
-            at start-up: a worker that wants one thread sets `worker_environment` before importing
-            JAX.
+            when the first array is made: a worker that wants one thread starts with
+            `worker_environment`.
         cache: keep compiled kernels between processes in `cache_directory()`.
     """
-    global _thread_limit
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
     if threads is not None:
         from threadpoolctl import threadpool_limits
 
-        _thread_limit = threadpool_limits(checks.integer("threads", threads, low=1))
+        threadpool_limits(checks.integer("threads", threads, low=1))
     if cache:
         _enable_cache(cache_directory())
 
 
 def cache_directory() -> Path:
-    """Where compiled kernels are kept: `$SIMRLHF_CACHE`, or `simrlhf` in the user's cache folder."""
+    """Folder of compiled kernels: `$SIMRLHF_CACHE`, or `simrlhf` in the user's cache folder."""
     chosen = os.environ.get("SIMRLHF_CACHE")
     if chosen:
         return Path(chosen)
@@ -56,9 +61,9 @@ def cache_directory() -> Path:
 
 def worker_environment() -> dict[str, str]:
     """Environment of a worker process that shares its machine: one BLAS and one XLA thread."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    flags = os.environ.get("XLA_FLAGS", "")
-    return {**one, "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip()}
+    # NPROC is what XLA's CPU client reads; --xla_cpu_multi_thread_eigen=false has no effect there
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+    return dict.fromkeys(names, "1")
 
 
 def _enable_cache(folder: Path) -> None:

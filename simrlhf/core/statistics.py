@@ -45,6 +45,7 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
     """Exact binomial interval of a rate: `successes` out of `trials`."""
     trials = checks.integer("trials", trials, low=1)
     successes = checks.integer("successes", successes, low=0, high=trials)
+    confidence = _confidence(confidence)
     result = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
     return Interval(successes / trials, float(result.low), float(result.high))
 
@@ -57,13 +58,17 @@ def log_log_slope(x: np.ndarray, y: np.ndarray, *, confidence: float = 0.95) -> 
     """
     x, y = _sample("x", x, smallest=3), _sample("y", y, smallest=3)
     checks.require(x.size == y.size, f"x and y need equal lengths, got {x.size} and {y.size}")
-    checks.require(
-        bool((x > 0).all() and (y > 0).all()), "a log-log slope needs positive x and y"
-    )
+    checks.require(bool((x > 0).all() and (y > 0).all()), "a log-log slope needs positive x and y")
     checks.require(bool(np.ptp(x) > 0), "a log-log slope needs at least two distinct x")
-    fit = scipy.stats.linregress(np.log(x), np.log(y))
-    half = float(fit.stderr * scipy.stats.t.ppf(0.5 + confidence / 2.0, x.size - 2))
-    return Interval(float(fit.slope), float(fit.slope - half), float(fit.slope + half))
+    confidence = _confidence(confidence)
+    # slope, intercept, correlation, p-value, standard error of the slope
+    slope, *_, error = np.asarray(scipy.stats.linregress(np.log(x), np.log(y)))
+    half = error * scipy.stats.t.ppf(0.5 + confidence / 2.0, x.size - 2)
+    return Interval(float(slope), float(slope - half), float(slope + half))
+
+
+def _confidence(value: float) -> float:
+    return checks.real("confidence", value, low=0.0, high=1.0, remedy="for instance 0.95")
 
 
 def _sample(name: str, values: np.ndarray, *, smallest: int) -> np.ndarray:

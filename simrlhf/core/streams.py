@@ -17,16 +17,20 @@ from simrlhf.core import checks
 def stream(root: int, purpose: str, *indices: int) -> jax.Array:
     """Return the typed key of `purpose` (and its integer `indices`) under the seed `root`.
 
-    The purpose enters as its CRC-32, which does not change between processes (`hash` does).
+    The purpose enters as its CRC-32, which does not change between processes (`hash` does), and
+    the generator is named, so that a caller's JAX settings do not change the numbers.
+
+    Raises:
+        InputError: a seed outside 63 bits, an index outside 32 bits.
     """
     seed = checks.integer(
         "seed", root, low=0, high=2**63 - 1, remedy="use a non-negative 64-bit seed"
     )
     # jax.random.key keeps 32 bits unless x64 is on; folding both halves in keeps all of them
-    key = jax.random.fold_in(jax.random.key(seed & 0x7FFFFFFF), seed >> 31)
+    key = jax.random.fold_in(jax.random.key(seed & 0x7FFFFFFF, impl="threefry2x32"), seed >> 31)
     key = jax.random.fold_in(key, zlib.crc32(purpose.encode()))
     for index in indices:
-        key = jax.random.fold_in(key, index)
+        key = jax.random.fold_in(key, checks.integer("index", index, low=0, high=2**32 - 1))
     return key
 
 

@@ -69,6 +69,7 @@ def subspace_distance(b1: np.ndarray, b2: np.ndarray, kind: str = "frobenius") -
 
 def top_left_space(matrix: np.ndarray, rank: int) -> np.ndarray:
     """Orthonormal basis `(d1, rank)` of the space of the `rank` largest left singular vectors."""
+    rank = checks.integer("rank", rank, low=0, high=min(matrix.shape))
     return np.ascontiguousarray(np.linalg.svd(matrix, full_matrices=False)[0][:, :rank])
 
 
@@ -81,7 +82,8 @@ def unfold(delta: np.ndarray) -> np.ndarray:
 def fold(aggregate: np.ndarray, n_users: int) -> np.ndarray:
     """Inverse of `unfold`: `(d1, N d2)` to `(N, d1, d2)`."""
     d1, columns = aggregate.shape
-    return np.ascontiguousarray(np.moveaxis(aggregate.reshape(d1, n_users, columns // n_users), 1, 0))
+    blocks = aggregate.reshape(d1, n_users, columns // n_users)
+    return np.ascontiguousarray(np.moveaxis(blocks, 1, 0))
 
 
 def orthonormal_complement(basis: np.ndarray) -> np.ndarray:

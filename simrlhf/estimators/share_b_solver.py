@@ -37,6 +37,8 @@ _ROUNDING = 1e-13
 # progress made so far; this pair took the fewest passes of nine tried on the case above
 _FORCING = 0.2
 _SUPERLINEAR = 3.0
+# residual left to the users, relative to the gradient aimed at: it enters the gradient magnified
+_INNER = 0.01
 # eigenvalue floor of the preconditioner's factors, relative to their mean
 _FLOOR = 1e-8
 
@@ -122,7 +124,7 @@ def solve_share_b(
         )
         basis, projected, factors = _retract(old, step, problem.d2)
         # the users' residual must not drown the gradient aimed at; it costs no data pass
-        inner = jnp.clip(0.1 * aim, 0.1 * tolerance, 1e-4) * total
+        inner = jnp.clip(_INNER * aim, 0.1 * tolerance, 1e-4) * total
         new = setting(basis, projected, _into_ball(factors, radius), inner)
         slack = _ROUNDING * jnp.maximum(1.0, jnp.abs(old.loss))
         ratio = (old.loss - new.loss + slack) / (slack - step.model_change)

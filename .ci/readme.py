@@ -1,0 +1,85 @@
+"""What the README promises, taken from its text: commands to copy and blocks to run.
+
+    readme.py command NAME   print the block that follows the comment <!-- NAME -->
+    readme.py python         run the Python blocks, top to bottom, in one namespace
+    readme.py shell          run the bash blocks that follow the comment <!-- run -->
+
+Blocks run in the current folder. `README` in the environment names another file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+README = Path(os.environ.get("README", Path(__file__).resolve().parents[1] / "README.md"))
+FENCE = re.compile(
+    r"^(?:<!-- (?P<tag>[a-z-]+) -->\n+)?```(?P<language>\w+)\n(?P<body>.*?)^```$", re.M | re.S
+)
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, the comment above it, its text and first line number."""
+
+    language: str
+    tag: str | None
+    body: str
+    line: int
+
+
+def blocks(text: str) -> list[Block]:
+    """Every fenced block of a Markdown text that names its language."""
+    return [
+        Block(
+            found["language"], found["tag"], found["body"], text.count("\n", 0, found.start("body"))
+        )
+        for found in FENCE.finditer(text)
+    ]
+
+
+def command(text: str, name: str) -> str:
+    """The one block tagged `name`."""
+    tagged = [block.body.strip() for block in blocks(text) if block.tag == name]
+    if len(tagged) != 1:
+        raise SystemExit(f"README has {len(tagged)} blocks after <!-- {name} -->, expected one")
+    return tagged[0]
+
+
+def run_python(text: str) -> int:
+    """Run the Python blocks as one program; a traceback shows the README's line numbers."""
+    chosen = [block for block in blocks(text) if block.language == "python"]
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in chosen:
+        exec(compile("\n" * block.line + block.body, str(README), "exec"), namespace)
+    return len(chosen)
+
+
+def run_shell(text: str) -> int:
+    """Run each bash block tagged `run`; the first command that fails ends everything."""
+    chosen = [block.body for block in blocks(text) if block.tag == "run"]
+    for body in chosen:
+        subprocess.run(
+            ["bash", "-euxo", "pipefail", "-c", body], stdin=subprocess.DEVNULL, check=True
+        )
+    return len(chosen)
+
+
+def main(arguments: list[str]) -> None:
+    text = README.read_text(encoding="utf-8")
+    match arguments:
+        case ["command", name]:
+            print(command(text, name))
+        case ["python"]:
+            print(f"{run_python(text)} Python blocks of the README ran")
+        case ["shell"]:
+            print(f"{run_shell(text)} shell blocks of the README ran")
+        case _:
+            raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,41 @@
+"""Draw shipped figures: load `paper_figs/NAME.py` by path and let it read a results folder."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from simrlhf.core import checks
+from simrlhf.study import shipped
+
+
+def list_figures() -> dict[str, str]:
+    """Shipped figures with the first line of each script's docstring."""
+    return {
+        name: (_load(path).__doc__ or "").partition("\n")[0] for name, path in _scripts().items()
+    }
+
+
+def draw_figure(name: str, results: Path, out: Path) -> list[Path]:
+    """Run a figure's `draw(results, out)`; returns the files written.
+
+    Args:
+        results: the folder that holds what the figure reads.
+        out: folder for the files; made if need be.
+    """
+    script = _scripts()[checks.choice("figure", name, _scripts())]
+    out.mkdir(parents=True, exist_ok=True)
+    return _load(script).draw(results, out)
+
+
+def _scripts() -> dict[str, Path]:
+    folder = shipped.shipped_folder("paper_figs")
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem[0] != "_"}
+
+
+def _load(path: Path):
+    spec = importlib.util.spec_from_file_location(f"simrlhf_figure_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

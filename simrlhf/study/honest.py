@@ -1,0 +1,305 @@
+"""The honest evaluation on real data: whole groups held out, nothing chosen on the test groups.
+
+Each of several random splits deals the groups (topics) into training, validation and test. Features
+are learned from the training groups; rank and ridge minimise the mean over users of the held-out
+negative log-likelihood on the validation groups; the chosen setting is fitted once more to training
+and validation groups together, with the features as they are, and scored per user on the test
+groups. The same protocol serves shipped data sets and users' own files.
+
+Every fit of a split reads the same pairs with other weights (0 for a held-out pair), so kernels
+are compiled once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from simrlhf.core import checks
+from simrlhf.data import tables, text
+from simrlhf.data.preferences import Preferences
+from simrlhf.data.tables import PairTable
+from simrlhf.estimators import ESTIMATORS, FitResult, fit
+from simrlhf.study import honest_splits as splits
+
+REFERENCE = "global"
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HonestSettings:
+    """What the evaluation tries, and on how many splits.
+
+    Attributes:
+        estimators: names of `list_estimators()`; `global` is always added, as the reference.
+        ranks, ridges: the grid for the validation groups; ranks above the limit are left out.
+        base: `"none"`: every class starts from zero; `"global"`: the fitted global reward is
+            `theta_init` of the others, which then fit deviations from it.
+        norm_bound: `R` of every class, `None` for none.
+        dimensions: latent dimensions of text features; ignored for numeric ones.
+        n_splits, seed: random splits and their stream.
+        fractions: shares of training, validation and test groups.
+        min_train, min_test: a user takes part in a split with at least `min_train` training pairs
+            and is scored with at least `min_test` pairs in the part that scores.
+    """
+
+    estimators: tuple[str, ...] = ("share_b", "global", "full")
+    ranks: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    ridges: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+    base: str = "none"
+    norm_bound: float | None = None
+    dimensions: int = text.DIMENSIONS
+    n_splits: int = 10
+    seed: int = 0
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    min_train: int = 10
+    min_test: int = 5
+
+    def __post_init__(self) -> None:
+        for name in self.estimators:
+            checks.choice("estimator", name, ESTIMATORS)
+        checks.choice("base", self.base, ("none", "global"))
+        checks.require(bool(self.ranks), "ranks is empty; give at least one rank")
+        checks.require(bool(self.ridges), "ridges is empty; give at least one ridge")
+        checks.integer("n_splits", self.n_splits, low=1)
+        checks.integer("min_train", self.min_train, low=1)
+        checks.integer("min_test", self.min_test, low=1)
+        checks.require(
+            min(self.fractions) > 0 and abs(sum(self.fractions) - 1) < 1e-9,
+            f"fractions {self.fractions} must be positive and add up to 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HonestEvaluation:
+    """What the protocol found.
+
+    Attributes:
+        per_user: one row for each (split, estimator, user): `n_train`, `n_test`, `accuracy`, `nll`.
+        choices: one row for each (split, estimator, rank, ridge) tried: `validation_nll`, `chosen`,
+            and of the chosen ones the `status` of the final fit.
+        splits: one row for each split: groups and pairs of each part, users fitted and scored.
+        same_as: estimators that are another one on these data, by name.
+        notes: sentences that belong under every table of these numbers.
+        settings: what was asked for.
+    """
+
+    per_user: pd.DataFrame
+    choices: pd.DataFrame
+    splits: pd.DataFrame
+    same_as: dict[str, str]
+    notes: tuple[str, ...]
+    settings: HonestSettings
+
+
+class Setting(NamedTuple):
+    """One point of an estimator's grid; `rank` is `None` where the class has none."""
+
+    rank: int | None
+    ridge: float
+
+
+class _Competition(NamedTuple):
+    """An estimator in one split: the grid tried, its best fit to training, and the final fit."""
+
+    tried: pd.DataFrame
+    best: FitResult
+    final: FitResult
+
+
+class _Bases(NamedTuple):
+    """`theta_init` for fits to training, and for final fits."""
+
+    train: np.ndarray | None = None
+    final: np.ndarray | None = None
+
+
+def evaluate_honestly(
+    table: PairTable, settings: HonestSettings | None = None, *, progress: Progress | None = None
+) -> HonestEvaluation:
+    """Run the protocol (see the module) on a table of real comparisons.
+
+    Args:
+        progress: called as `progress(done, total, sentence)`; one unit is an estimator in a split.
+
+    Raises:
+        InputError: fewer than three groups, or fewer than two users with enough pairs in a split.
+    """
+    settings = settings or HonestSettings()
+    units = splits.split_units(table)
+    names, same_as = _lineup(table, settings)
+    scores, choices, sizes = [], [], []
+    for split in range(settings.n_splits):
+        part = splits.draw_parts(
+            units, fractions=settings.fractions, seed=settings.seed, split=split
+        )
+        arena = _arena(table, part, settings)
+        sizes.append({"split": split, **_sizes(units, part, arena)})
+        bases = _Bases()
+        for place, name in enumerate(names):
+            if progress:
+                done = split * len(names) + place
+                sentence = f"split {split + 1} of {settings.n_splits}: {name}"
+                progress(done, settings.n_splits * len(names), sentence)
+            won = _compete(arena, name, settings, bases)
+            if name == REFERENCE and settings.base == REFERENCE:
+                bases = _Bases(common_reward(won.best), common_reward(won.final))
+            choices.append(won.tried.assign(split=split, estimator=name))
+            scores.append(_scores(arena, won.final).assign(split=split, estimator=name))
+    return HonestEvaluation(
+        per_user=_joined(scores, same_as),
+        choices=_joined(choices, same_as),
+        splits=pd.DataFrame(sizes),
+        same_as=same_as,
+        notes=_notes(settings, units, same_as, sizes),
+        settings=settings,
+    )
+
+
+def fit_chosen(
+    table: PairTable, evaluation: HonestEvaluation, estimator: str
+) -> tuple[FitResult, text.TextFeatures | None]:
+    """Fit an estimator to the whole table at the setting that validation liked best.
+
+    That is the rank and ridge of the least validation loss, averaged over the splits. No held-out
+    number belongs to this fit: it is the model to use, not to judge.
+
+    Returns:
+        The fit, and the text features it reads (`None` for numeric features, which are divided by
+        `simrlhf.data.tables.fit_scales` of the whole table).
+    """
+    settings = evaluation.settings
+    name = evaluation.same_as.get(estimator, estimator)
+    table, items, fitted = _features(table, np.ones(table.n_pairs, bool), settings.dimensions)
+    pairs = table.to_preferences(item_features=items)
+    base = None
+    if settings.base == REFERENCE and name != REFERENCE:
+        pooled = _fit(pairs, REFERENCE, best_setting(evaluation, REFERENCE), None, settings)
+        base = common_reward(pooled)
+    return _fit(pairs, name, best_setting(evaluation, name), base, settings), fitted
+
+
+def best_setting(evaluation: HonestEvaluation, estimator: str) -> Setting:
+    """The setting of least validation loss, averaged over the splits."""
+    mine = evaluation.choices[evaluation.choices.estimator == estimator]
+    checks.choice("estimator", estimator, sorted(set(evaluation.choices.estimator)))
+    means = mine.groupby(["rank", "ridge"], dropna=False).validation_nll.mean()
+    rank, ridge = means.idxmin()  # type: ignore[misc]
+    return Setting(None if pd.isna(rank) else int(rank), float(ridge))
+
+
+def common_reward(pooled: FitResult) -> np.ndarray:
+    """The reward `(d1, d2)` that a `global` fit gives to every user."""
+    return pooled.theta_init + pooled.delta[0]
+
+
+def _lineup(table: PairTable, settings: HonestSettings) -> tuple[list[str], dict[str, str]]:
+    """Estimators to fit, the reference first, and those that are another one on these data."""
+    d1, d2 = _shape(table, settings)
+    wanted = [name for name in dict.fromkeys((REFERENCE, *settings.estimators)) if name != "oracle"]
+    same_as = {}
+    if "local" in wanted and min(d1, d2) == 1:
+        same_as["local"] = "full"
+    if "share_b" in wanted and d1 == 1:
+        same_as["share_b"] = "full"
+    fitted = [name for name in wanted if name not in same_as]
+    return list(dict.fromkeys([*fitted, *same_as.values()])), same_as
+
+
+def _shape(table: PairTable, settings: HonestSettings) -> tuple[int, int]:
+    if table.texts is not None:
+        return settings.dimensions + 1, 1
+    features = table.differences if table.items is None else table.items
+    return np.asarray(features).shape[1:]  # type: ignore[return-value]
+
+
+def _grid(name: str, pairs: Preferences, settings: HonestSettings) -> list[Setting]:
+    if name == "full":
+        return [Setting(None, ridge) for ridge in settings.ridges]
+    columns = pairs.d2 * (pairs.n_users if name == "share_b" else 1)
+    largest = min(pairs.d1, columns)
+    ranks = [rank for rank in settings.ranks if rank <= largest] or [largest]
+    return [Setting(rank, ridge) for rank in ranks for ridge in settings.ridges]
+
+
+def _compete(arena: _Arena, name: str, settings: HonestSettings, bases: _Bases) -> _Competition:
+    grid = _grid(name, arena.train, settings)
+    fits = [_fit(arena.train, name, point, bases.train, settings) for point in grid]
+    losses = [float(f.evaluate(arena.validation).neg_log_likelihood.mean()) for f in fits]
+    chosen = int(np.argmin(losses))
+    final = _fit(arena.train_and_validation, name, grid[chosen], bases.final, settings)
+    tried = pd.DataFrame(grid).assign(
+        rank=pd.array([point.rank for point in grid], dtype="Int64"),
+        validation_nll=losses,
+        chosen=np.arange(len(grid)) == chosen,
+        status=[f.status.name for f in fits],
+    )
+    tried.loc[chosen, "status"] = final.status.name
+    return _Competition(tried, fits[chosen], final)
+
+
+def _fit(
+    pairs: Preferences,
+    name: str,
+    setting: Setting,
+    base: np.ndarray | None,
+    settings: HonestSettings,
+) -> FitResult:
+    return fit(
+        pairs,
+        name,
+        rank=setting.rank,
+        ridge=setting.ridge,
+        norm_bound=settings.norm_bound,
+        theta_init=base,
+    )
+
+
+def _scores(arena: _Arena, final: FitResult) -> pd.DataFrame:
+    found = final.evaluate(arena.test)
+    seen = arena.train_and_validation
+    n_fitted = np.bincount(seen.users[seen.weights > 0], minlength=seen.n_users)
+    count = dict(zip(seen.user_ids.tolist(), n_fitted.tolist(), strict=True))
+    return pd.DataFrame(
+        {
+            "user_id": arena.test.user_ids,
+            "n_fitted": [count[name] for name in arena.test.user_ids.tolist()],
+            "n_test": found.n_pairs,
+            "accuracy": found.accuracy,
+            "nll": found.neg_log_likelihood,
+        }
+    )
+
+
+def _joined(parts: list[pd.DataFrame], same_as: dict[str, str]) -> pd.DataFrame:
+    """All rows, with those of an estimator repeated under the names that are the same."""
+    whole = pd.concat(parts, ignore_index=True)
+    copies = [whole[whole.estimator == twin].assign(estimator=n) for n, twin in same_as.items()]
+    whole = pd.concat([whole, *copies], ignore_index=True)
+    first = ["split", "estimator"]
+    return whole[first + [name for name in whole.columns if name not in first]]
+
+
+def _notes(
+    settings: HonestSettings, units: splits.Units, same_as: dict[str, str], sizes: list[dict]
+) -> tuple[str, ...]:
+    notes = [units.warning] if units.warning else []
+    if "oracle" in settings.estimators:
+        notes.append("oracle is left out: it needs the true basis, which real data do not have.")
+    notes += [
+        f"{name} is {twin} on these data (d2 = 1 leaves a rank-1 matrix free, or d1 = 1 leaves "
+        f"nothing to share), so its row repeats that of {twin}."
+        for name, twin in same_as.items()
+    ]
+    dropped = [size["users_not_scored"] for size in sizes]
+    notes.append(
+        f"A user is fitted in a split with at least {settings.min_train} training pairs and scored "
+        f"with at least {settings.min_test} test pairs: {min(dropped)} to {max(dropped)} of "
+        f"{dropped[0] + sizes[0]['users_scored']} users are not scored in a split."
+    )
+    return tuple(notes)

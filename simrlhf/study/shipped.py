@@ -1,0 +1,22 @@
+"""Where the shipped studies, checks and figures lie: the clone's folders, or the wheel's copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import simrlhf
+from simrlhf.core import checks
+
+FOLDERS = ("experiments", "theory_checks", "paper_figs")
+
+
+def shipped_folder(name: str) -> Path:
+    """Path of one of the top-level folders; inside a wheel they are under `simrlhf/_shipped`."""
+    package = Path(simrlhf.__file__).parent
+    for base in (package / "_shipped", package.parent):
+        folder = base / checks.choice("shipped folder", name, FOLDERS)
+        if folder.is_dir():
+            return folder
+    raise checks.InputError(
+        f"this installation has no {name} folder; install the wheel, or work in a clone"
+    )

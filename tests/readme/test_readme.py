@@ -1,0 +1,143 @@
+"""The README against the tree: versions agree, commands exist, every file has its line."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import simrlhf
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# what the tree at the end lists: folder, pattern of its files
+LISTED = (
+    ("simrlhf", "*.py"),
+    ("experiments", "*.toml"),
+    ("paper_figs", "*.py"),
+    ("theory_checks", "*.py"),
+)
+
+
+@pytest.fixture(scope="module")
+def reader() -> ModuleType:
+    """The script with which CI takes commands and blocks out of the README."""
+    spec = importlib.util.spec_from_file_location("readme_reader", ROOT / ".ci" / "readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def paths_of_tree(text: str) -> set[str]:
+    """Files of an indented tree: one name and its sentence a line, folders end with a slash."""
+    folders: list[str] = []
+    files = set()
+    for line in text.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = [*folders[:depth], name]
+        if not name.endswith("/"):
+            files.add("".join(folders))
+    return files
+
+
+def test_both_commands_build_their_own_environment(reader):
+    for name in ("quickstart-command", "test-command"):
+        command = reader.command(README, name)
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+        assert "\n" not in command
+
+
+def test_every_python_block_is_python(reader):
+    python = [block for block in reader.blocks(README) if block.language == "python"]
+    assert python
+    for block in python:
+        compile(block.body, "README.md", "exec")
+
+
+def test_every_file_has_its_line_in_the_tree_and_every_line_its_file(reader):
+    listed = paths_of_tree(reader.command(README, "tree"))
+    present = {
+        path.relative_to(ROOT).as_posix()
+        for folder, pattern in LISTED
+        for path in (ROOT / folder).rglob(pattern)
+        if path.name != "__init__.py"
+    }
+    assert sorted(present - listed) == []
+    missing = sorted(path for path in listed if not (ROOT / path).is_file())
+    assert missing == []
+
+
+def test_the_tree_is_read_with_its_folders():
+    text = "a/       a folder\n  b/\n    c.py   a file\n  d.py   another\ne.py  top\n"
+    assert paths_of_tree(text) == {"a/b/c.py", "a/d.py", "e.py"}
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    newest = re.search(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert citation is not None
+    assert newest is not None
+    assert citation[1] == newest[1] == simrlhf.__version__
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = "import sys; from simrlhf.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_every_command_of_the_table_exists():
+    table = re.findall(r"^\| `simrlhf (\w+)", README, re.M)
+    assert table
+    overview = run_cli("--help").stdout
+    for name in table:
+        assert name in overview
+        assert run_cli(name, "--help").returncode == 0
+    assert run_cli("no-such-command", "--help").returncode == 2
+
+
+def run_reader(readme: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "readme.py"), *arguments],
+        env={**os.environ, "README": str(readme)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_blocks_share_one_namespace_and_a_failing_one_is_reported_with_its_line(tmp_path: Path):
+    readme = tmp_path / "README.md"
+    readme.write_text("# Title\n\n```python\nx = 1\n```\n\n```python\nassert x == 1\n```\n")
+    passed = run_reader(readme, "python")
+    assert passed.returncode == 0
+    assert passed.stdout == "2 Python blocks of the README ran\n"
+    readme.write_text(readme.read_text().replace("x == 1", "x == 2"))
+    failed = run_reader(readme, "python")
+    assert failed.returncode == 1
+    assert "line 8" in failed.stderr
+
+
+def test_a_failing_line_of_a_shell_block_is_an_error_and_unmarked_blocks_do_not_run(tmp_path: Path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- run -->\n```bash\ntrue\n```\n\n```bash\nfalse\n```\n")
+    assert run_reader(readme, "shell").returncode == 0
+    readme.write_text("<!-- run -->\n```bash\nfalse\ntrue\n```\n")
+    assert run_reader(readme, "shell").returncode != 0
+
+
+def test_a_marker_without_its_block_is_an_error(tmp_path: Path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- test-command -->\n\nno block here\n")
+    assert "0 blocks" in run_reader(readme, "command", "test-command").stderr
