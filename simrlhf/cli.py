@@ -89,3 +89,62 @@ def figure(
     from simrlhf.study import commands
 
     commands.figure(names, out=out, everything=all)
+
+
+def fit(
+    data: _Positional[str],
+    *,
+    estimator: str = "share_b",
+    rank: str = "auto",
+    ridge: str = "auto",
+    norm_bound: float | None = None,
+    splits: int = 5,
+    seed: int = 0,
+    out: Path = Path("results/fit"),
+) -> None:
+    """Judge estimators on held-out groups of real comparisons, and keep one fitted to all pairs.
+
+    Example: simrlhf fit ukpconvarg1 --estimator share_b --rank auto --out results/ukpconvarg1
+
+    Every estimator is evaluated beside the one asked for; rank and ridge are chosen on validation
+    groups, the table is of test groups.
+
+    Args:
+        data: name of a shipped data set (ukpconvarg1), or a parquet, csv, jsonl or npz file.
+        estimator: the one whose model is kept (share_b, local, global, full).
+        rank: auto, a number, or numbers to choose from as 1,2,4.
+        ridge: auto, a number, or numbers to choose from as 1,10,100.
+        norm_bound: R in ||Delta_i||_F <= R; none by default.
+        splits: random splits by group.
+        seed: of the splits.
+        out: folder for tables, figure and model.
+    """
+    from simrlhf.study import real_data
+
+    real_data.run_fit(
+        data,
+        estimator=estimator,
+        ranks=rank,
+        ridges=ridge,
+        norm_bound=norm_bound,
+        n_splits=splits,
+        seed=seed,
+        out=out,
+    )
+
+
+def quickstart(*, out: Path = Path("results")) -> None:
+    """See the whole program in minutes: a synthetic study, real votes, figures and a page.
+
+    Example: simrlhf quickstart
+
+    Args:
+        out: folder of all results.
+    """
+    from simrlhf.study.quickstart import run_quickstart
+
+    run_quickstart(out)
+
+
+if __name__ == "__main__":
+    main()

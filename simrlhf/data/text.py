@@ -103,10 +103,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def save(fitted: TextFeatures, path: str | Path) -> None:
-    """Write the features as npz; `load` reads them back."""
+def save(fitted: TextFeatures, path: str | Path) -> Path:
+    """Write the features as `.npz`; `load` reads them back."""
     arrays = {name: getattr(fitted, name) for name in ("idf", "components", "mean", "scale")}
     np.savez_compressed(path, vocabulary=np.array(fitted.vocabulary), **arrays)
+    return Path(path)
 
 
 def load(path: str | Path) -> TextFeatures:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from simrlhf.core.links import Link
 from simrlhf.estimators import ball, trust_region
 from simrlhf.estimators.problem import Problem, collect_rows, project_rows, sum_over_users
-from simrlhf.estimators.user_newton import UserFits, fit_users, tile_rewards
+from simrlhf.estimators.user_newton import UserFits, fit_users, longest_step, tile_rewards
 
 _MAX_PRODUCTS = 80
 _FIRST_RADIUS = 1.0
@@ -37,8 +37,9 @@ _ROUNDING = 1e-13
 # progress made so far; this pair took the fewest passes of nine tried on the case above
 _FORCING = 0.2
 _SUPERLINEAR = 3.0
-# residual left to the users, relative to the gradient aimed at: it enters the gradient magnified
-_INNER = 0.01
+# residual left to the users: it costs no data pass, and it enters the gradient magnified by W_i,
+# which is large where a user is nearly separated (a looser residual ended far from the optimum)
+_INNER = 1e-9
 # eigenvalue floor of the preconditioner's factors, relative to their mean
 _FLOOR = 1e-8
 
@@ -89,6 +90,7 @@ def solve_share_b(
 ) -> SharedFit:
     """Minimise the mean loss over the Share-B class from the orthonormal start `basis (d1, k)`."""
     total = problem.weights.sum()
+    inner = jnp.minimum(0.1 * tolerance, _INNER) * total
     metric = _pooled_metric(problem, link, ridge * n_users, total)
     setting = partial(
         _evaluate, problem, link=link, radius=radius, ridge=ridge, total=total
@@ -122,9 +124,7 @@ def solve_share_b(
             tolerance=jnp.maximum(aim, 0.3 * tolerance),
             max_products=_MAX_PRODUCTS,
         )
-        basis, projected, factors = _retract(old, step, problem.d2)
-        # the users' residual must not drown the gradient aimed at; it costs no data pass
-        inner = jnp.clip(_INNER * aim, 0.1 * tolerance, 1e-4) * total
+        basis, projected, factors = _retract(problem, old, step, link)
         new = setting(basis, projected, _into_ball(factors, radius), inner)
         slack = _ROUNDING * jnp.maximum(1.0, jnp.abs(old.loss))
         ratio = (old.loss - new.loss + slack) / (slack - step.model_change)
@@ -136,7 +136,8 @@ def solve_share_b(
             jnp.minimum(2.0 * state.radius, _LARGEST_RADIUS),
             state.radius,
         )
-        region = jnp.where(ratio < 0.25, 0.25 * length, grown)
+        # not "ratio < 0.25": where a reward overflowed the ratio is not a number
+        region = jnp.where(ratio >= 0.25, grown, 0.25 * length)
         passes = state.data_passes + 2 * step.products + 1
         return _State(point, region, state.iterations + 1, passes)
 
@@ -144,7 +145,7 @@ def solve_share_b(
         basis,
         project_rows(problem, basis),
         jnp.zeros((n_users, problem.d2 * basis.shape[1])),
-        jnp.maximum(1e-4, 0.1 * tolerance) * total,
+        inner,
     )
     first_norm = jnp.linalg.norm(_horizontal(start.basis, start.euclidean))
     # one pass each: pooled Gram, projection, gradient
@@ -251,7 +252,7 @@ def _horizontal(basis: jax.Array, direction: jax.Array) -> jax.Array:
 
 
 def _retract(
-    point: _Point, step: trust_region.Step, d2: int
+    problem: Problem, point: _Point, step: trust_region.Step, link: Link
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Orthonormal basis of `B + K`, its projected features and predicted factors.
 
@@ -259,6 +260,8 @@ def _retract(
     same small map, factors by its inverse, so no data pass is needed.
     """
     moved, response = step.linear
+    change = tile_rewards(point.projected, response[problem.users])
+    response *= longest_step(problem, change, link=link, n_users=response.shape[0])[:, None]
     k = point.basis.shape[1]
     gram = jnp.eye(k) + step.step.T @ step.step
     factor = jnp.linalg.cholesky(gram)

@@ -5,34 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from simrlhf.core import checks, numerics
 from simrlhf.study import figures, results, runner, spec
-
-console = Console(highlight=False, soft_wrap=True)
-
-
-def progress_bar() -> Progress:
-    """Bar with rows done, time passed and time left; on stderr, so that output can be piped."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
+from simrlhf.study.terminal import console, progress_bar
 
 def sweep(
     study: str,

@@ -13,18 +13,19 @@ are compiled once for all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from simrlhf.core import checks
-from simrlhf.data import tables, text
+from simrlhf.data import text
 from simrlhf.data.preferences import Preferences
 from simrlhf.data.tables import PairTable
 from simrlhf.estimators import ESTIMATORS, FitResult, fit
 from simrlhf.study import honest_splits as splits
+from simrlhf.study.honest_arena import Arena, learn_features, make_arena, part_sizes
 
 REFERENCE = "global"
 
@@ -80,9 +81,10 @@ class HonestEvaluation:
     """What the protocol found.
 
     Attributes:
-        per_user: one row for each (split, estimator, user): `n_train`, `n_test`, `accuracy`, `nll`.
-        choices: one row for each (split, estimator, rank, ridge) tried: `validation_nll`, `chosen`,
-            and of the chosen ones the `status` of the final fit.
+        per_user: one row for each (split, estimator, user): the pairs `n_fitted` and `n_test`,
+            `accuracy` and `nll` (negative log-likelihood per pair) on the test groups.
+        choices: one row for each (split, estimator, rank, ridge) tried: `validation_nll`,
+            `status`, whether it was `chosen`, and the `final_status` of the fit that was scored.
         splits: one row for each split: groups and pairs of each part, users fitted and scored.
         same_as: estimators that are another one on these data, by name.
         notes: sentences that belong under every table of these numbers.
@@ -133,24 +135,32 @@ def evaluate_honestly(
     settings = settings or HonestSettings()
     units = splits.split_units(table)
     names, same_as = _lineup(table, settings)
+    total = settings.n_splits * len(names)
     scores, choices, sizes = [], [], []
     for split in range(settings.n_splits):
         part = splits.draw_parts(
             units, fractions=settings.fractions, seed=settings.seed, split=split
         )
-        arena = _arena(table, part, settings)
-        sizes.append({"split": split, **_sizes(units, part, arena)})
+        arena = make_arena(
+            table,
+            part,
+            dimensions=settings.dimensions,
+            min_train=settings.min_train,
+            min_test=settings.min_test,
+        )
+        sizes.append({"split": split, **part_sizes(units, part, arena)})
         bases = _Bases()
         for place, name in enumerate(names):
             if progress:
-                done = split * len(names) + place
                 sentence = f"split {split + 1} of {settings.n_splits}: {name}"
-                progress(done, settings.n_splits * len(names), sentence)
+                progress(split * len(names) + place, total, sentence)
             won = _compete(arena, name, settings, bases)
             if name == REFERENCE and settings.base == REFERENCE:
                 bases = _Bases(common_reward(won.best), common_reward(won.final))
             choices.append(won.tried.assign(split=split, estimator=name))
             scores.append(_scores(arena, won.final).assign(split=split, estimator=name))
+    if progress:
+        progress(total, total, f"{settings.n_splits} splits done")
     return HonestEvaluation(
         per_user=_joined(scores, same_as),
         choices=_joined(choices, same_as),
@@ -163,25 +173,26 @@ def evaluate_honestly(
 
 def fit_chosen(
     table: PairTable, evaluation: HonestEvaluation, estimator: str
-) -> tuple[FitResult, text.TextFeatures | None]:
+) -> tuple[FitResult, text.TextFeatures | np.ndarray]:
     """Fit an estimator to the whole table at the setting that validation liked best.
 
     That is the rank and ridge of the least validation loss, averaged over the splits. No held-out
     number belongs to this fit: it is the model to use, not to judge.
 
     Returns:
-        The fit, and the text features it reads (`None` for numeric features, which are divided by
-        `simrlhf.data.tables.fit_scales` of the whole table).
+        The fit, and the features it reads: those of texts, or the scales `(d1, d2)` by which
+        numeric features are divided first.
     """
     settings = evaluation.settings
     name = evaluation.same_as.get(estimator, estimator)
-    table, items, fitted = _features(table, np.ones(table.n_pairs, bool), settings.dimensions)
-    pairs = table.to_preferences(item_features=items)
+    everything = np.ones(table.n_pairs, bool)
+    learned = learn_features(table, everything, dimensions=settings.dimensions)
+    pairs = learned.pairs(everything)
     base = None
     if settings.base == REFERENCE and name != REFERENCE:
         pooled = _fit(pairs, REFERENCE, best_setting(evaluation, REFERENCE), None, settings)
         base = common_reward(pooled)
-    return _fit(pairs, name, best_setting(evaluation, name), base, settings), fitted
+    return _fit(pairs, name, best_setting(evaluation, name), base, settings), learned.features
 
 
 def best_setting(evaluation: HonestEvaluation, estimator: str) -> Setting:
@@ -227,20 +238,20 @@ def _grid(name: str, pairs: Preferences, settings: HonestSettings) -> list[Setti
     return [Setting(rank, ridge) for rank in ranks for ridge in settings.ridges]
 
 
-def _compete(arena: _Arena, name: str, settings: HonestSettings, bases: _Bases) -> _Competition:
+def _compete(arena: Arena, name: str, settings: HonestSettings, bases: _Bases) -> _Competition:
     grid = _grid(name, arena.train, settings)
-    fits = [_fit(arena.train, name, point, bases.train, settings) for point in grid]
-    losses = [float(f.evaluate(arena.validation).neg_log_likelihood.mean()) for f in fits]
-    chosen = int(np.argmin(losses))
+    rows, best, chosen = [], None, 0
+    for point in grid:
+        found = _fit(arena.train, name, point, bases.train, settings)
+        loss = float(found.evaluate(arena.validation).neg_log_likelihood.mean())
+        if best is None or loss < rows[chosen]["validation_nll"]:
+            best, chosen = found, len(rows)
+        rows.append({**point._asdict(), "validation_nll": loss, "status": found.status.name})
+    assert best is not None
     final = _fit(arena.train_and_validation, name, grid[chosen], bases.final, settings)
-    tried = pd.DataFrame(grid).assign(
-        rank=pd.array([point.rank for point in grid], dtype="Int64"),
-        validation_nll=losses,
-        chosen=np.arange(len(grid)) == chosen,
-        status=[f.status.name for f in fits],
-    )
-    tried.loc[chosen, "status"] = final.status.name
-    return _Competition(tried, fits[chosen], final)
+    tried = pd.DataFrame(rows).astype({"rank": "Int64"})
+    tried = tried.assign(chosen=tried.index == chosen, final_status=final.status.name)
+    return _Competition(tried, best, final)
 
 
 def _fit(
@@ -260,7 +271,7 @@ def _fit(
     )
 
 
-def _scores(arena: _Arena, final: FitResult) -> pd.DataFrame:
+def _scores(arena: Arena, final: FitResult) -> pd.DataFrame:
     found = final.evaluate(arena.test)
     seen = arena.train_and_validation
     n_fitted = np.bincount(seen.users[seen.weights > 0], minlength=seen.n_users)
@@ -280,9 +291,8 @@ def _joined(parts: list[pd.DataFrame], same_as: dict[str, str]) -> pd.DataFrame:
     """All rows, with those of an estimator repeated under the names that are the same."""
     whole = pd.concat(parts, ignore_index=True)
     copies = [whole[whole.estimator == twin].assign(estimator=n) for n, twin in same_as.items()]
-    whole = pd.concat([whole, *copies], ignore_index=True)
-    first = ["split", "estimator"]
-    return whole[first + [name for name in whole.columns if name not in first]]
+    whole = pd.concat([whole, *copies], ignore_index=True).set_index(["split", "estimator"])
+    return whole.reset_index()
 
 
 def _notes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,23 +31,53 @@ class Arena:
     n_users: int
 
 
-def learn_features(
-    table: PairTable, train: np.ndarray, dimensions: int
-) -> tuple[PairTable, np.ndarray | None, text.TextFeatures | None]:
-    """The table with its features on the scale of the training rows, learned from them alone."""
+class Learned(NamedTuple):
+    """A table whose features are on the scale of some training rows, learned from them alone.
+
+    Attributes:
+        table: the table, numeric features divided by their scale.
+        item_features: `(M, d1)` features of the texts; `None` for numeric features.
+        features: what was learned: text features, or the scales `(d1, d2)`.
+    """
+
+    table: PairTable
+    item_features: np.ndarray | None
+    features: text.TextFeatures | np.ndarray
+
+    def pairs(self, keep: np.ndarray, groups: np.ndarray | None = None) -> Preferences:
+        """The rows named by `keep`, under other `groups` if given."""
+        rows = self.table.select(keep)
+        rows = rows if groups is None else replace(rows, groups=groups[keep])
+        return rows.to_preferences(item_features=self.item_features)
+
+
+def learn_features(table: PairTable, train: np.ndarray, *, dimensions: int) -> Learned:
+    """Learn features from the rows named by `train` and give them to the whole table."""
     if table.texts is None:
-        return tables.scaled(table, tables.fit_scales(table, train)), None, None
+        scales = tables.fit_scales(table, train)
+        return Learned(tables.scaled(table, scales), None, scales)
     fitted = text.fit([table.texts[i] for i in table.used_items(train)], dimensions=dimensions)
-    return table, text.transform(fitted, table.texts), fitted
+    return Learned(table, text.transform(fitted, table.texts), fitted)
 
 
 def make_arena(
     table: PairTable, part: np.ndarray, *, dimensions: int, min_train: int, min_test: int
 ) -> Arena:
+    """Learn the features of one split and hand out its pairs.
+
+    Args:
+        part: `(P,)` part of each pair.
+        min_train: a user is fitted with at least this many training pairs (of positive weight).
+        min_test: a fitted user is scored with at least this many pairs in the part that scores.
+
+    Raises:
+        InputError: fewer than two users can be scored.
+    """
     names, user = np.unique(table.user_ids, return_inverse=True)
-    scored, items, _ = learn_features(table, part == splits.TRAIN, dimensions)
+    learned = learn_features(table, part == splits.TRAIN, dimensions=dimensions)
+    counted = np.asarray(table.weights) > 0
     counts = [
-        np.bincount(user[(part == p) & (table.weights > 0)], minlength=names.size)
+        np.bincount(user[(part == p) & counted], minlength=names.size)
         for p in range(len(splits.PARTS))
     ]
     fitted = counts[splits.TRAIN] >= min_train
@@ -58,17 +89,13 @@ def make_arena(
             f"{min_test} {splits.PARTS[p]} pairs in a split, at least 2 are needed; lower "
             "min_train or min_test, or bring more pairs or groups",
         )
-    mine = fitted[user]
-    # groups carries the part through the reordering by user
-    pairs = replace(scored.select(mine), groups=part[mine]).to_preferences(item_features=items)
+    # as groups, the part of each pair goes through the reordering by user
+    pairs = learned.pairs(fitted[user], groups=part)
     part_of = np.asarray(pairs.groups)
     return Arena(
         pairs.reweighted(pairs.weights * (part_of == splits.TRAIN)),
         pairs.reweighted(pairs.weights * (part_of != splits.TEST)),
-        *(
-            scored.select((part == p) & enough[p][user]).to_preferences(item_features=items)
-            for p in (splits.VALIDATION, splits.TEST)
-        ),
+        *(learned.pairs((part == p) & enough[p][user]) for p in (splits.VALIDATION, splits.TEST)),
         n_users=names.size,
     )
 
@@ -78,10 +105,8 @@ def part_sizes(units: splits.Units, part: np.ndarray, arena: Arena) -> dict[str,
     sizes = {}
     for p, name in enumerate(splits.PARTS):
         sizes[f"{name}_{units.noun}"] = np.unique(units.index[part == p]).size
-        sizes[f"{name}_pairs_held"] = int((part == p).sum())
+        sizes[f"{name}_rows"] = int((part == p).sum())
     sizes["users_fitted"] = arena.train.n_users
     sizes["users_scored"] = arena.test.n_users
     sizes["users_not_scored"] = arena.n_users - arena.test.n_users
     return sizes
-
-

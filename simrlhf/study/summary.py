@@ -1,0 +1,120 @@
+"""What the rows of `subspace_vs_pairs` say, in sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from simrlhf.core import statistics
+
+
+def summarise_subspace(rows: pd.DataFrame) -> list[str]:
+    """Sentences on rate, efficiency limit, sharing and bounds; every number is from the rows."""
+    shared = rows[rows["estimator"] == "share_b"]
+    most_users, most_pairs = shared["n_users"].max(), shared["n_pairs"].max()
+    return [
+        *_sharing(rows, most_users, most_pairs),
+        *_rate(shared, most_users),
+        *_limit(shared, most_pairs),
+        *_bounds(shared),
+        _statuses(rows),
+    ]
+
+
+def median_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Median subspace distance, one line per (N, n), one column per estimator."""
+    return rows.pivot_table(
+        index=["n_users", "n_pairs"], columns="estimator", values="subspace_distance",
+        aggfunc="median",
+    )
+
+
+def asymptotic(shared: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the asymptotic range: the limit L1 lies below a tenth of the ceiling.
+
+    The rule is fixed beforehand and looks at the theory's value, not at the measured one.
+    """
+    return shared[shared["limit"] < 0.1 * shared["ceiling"]]
+
+
+def _sharing(rows: pd.DataFrame, n_users: int, n_pairs: int) -> list[str]:
+    table = median_table(rows)
+    at = table.loc[(n_users, n_pairs)]
+    said = [
+        f"With N = {n_users} users and n = {n_pairs} pairs each, share_b finds the shared basis to "
+        f"a distance of {at['share_b']:.3f}"
+        + (f"; fitting everyone alone (full) reaches {at['full']:.3f}" if "full" in at else "")
+        + (f", one model for all (global) {at['global']:.3f}." if "global" in at else ".")
+    ]
+    if "full" in table:
+        alone = table.loc[n_users, "full"]
+        reached = table.loc[n_users, "share_b"]
+        better = reached.index[reached.to_numpy() <= alone.loc[n_pairs]]
+        if len(better):
+            said.append(
+                f"share_b is there with n = {better[0]} pairs per user already: "
+                f"{n_pairs / better[0]:.3g} times fewer."
+            )
+    return said
+
+
+def _rate(shared: pd.DataFrame, n_users: int) -> list[str]:
+    mine = asymptotic(shared[shared["n_users"] == n_users])
+    if mine["n_pairs"].nunique() < 3:
+        return []
+    slope = statistics.log_log_slope(
+        mine["n_pairs"].to_numpy(), mine["subspace_distance"].to_numpy()
+    )
+    return [
+        f"Its distance falls as n^{slope.estimate:.3f} (95 % interval {slope.low:.3f} to "
+        f"{slope.high:.3f}, N = {n_users}, n from {mine['n_pairs'].min()}); the theory says -1/2."
+    ]
+
+
+def _limit(shared: pd.DataFrame, n_pairs: int) -> list[str]:
+    mine = shared[shared["n_pairs"] == n_pairs]
+    ratio = (mine["subspace_distance"] / mine["limit"]) ** 2
+    if ratio.size < 2:
+        return []
+    found = statistics.mean_and_error(ratio.to_numpy())
+    return [
+        f"At n = {n_pairs} the mean squared distance is {found.mean:.2f} (s.e. "
+        f"{found.standard_error:.2f}) times the efficiency limit L1, over all N: 1 is the best any "
+        "regular estimator can do."
+    ]
+
+
+def _bounds(shared: pd.DataFrame) -> list[str]:
+    said = []
+    violated = sum(
+        int((shared["subspace_distance"] > shared[name]).sum())
+        for name in ("s1", "s2_a_priori", "s2_bregman", "s2_a_posteriori")
+    )
+    said.append(
+        f"The proved bounds S1 and S2 are violated in {violated} of {4 * len(shared)} comparisons."
+    )
+    for name, words in (
+        ("s2_a_priori", "a priori"),
+        ("s2_bregman", "with the run's curvature"),
+        ("s2_a_posteriori", "fully a posteriori"),
+    ):
+        useful = shared.groupby(["n_users", "n_pairs"])[[name, "ceiling"]].median()
+        useful = useful[useful[name] < useful["ceiling"]]
+        where = "at no point of this grid" if useful.empty else (
+            f"from n = {useful.index.get_level_values('n_pairs').min()} on, "
+            f"{len(useful)} points of the grid"
+        )
+        said.append(f"S2 {words} says something (below its ceiling sqrt k): {where}.")
+    ratio = shared["subspace_distance"] / shared["theorem_4_1"]
+    by_n = ratio.groupby(shared["n_pairs"]).max()
+    drift = np.log(by_n.iloc[-1] / by_n.iloc[0]) / np.log(by_n.index[-1] / by_n.index[0])
+    said.append(
+        f"Theorem 4.1 as printed covers all points with c_1 = {ratio.max():.3g}; the constant "
+        f"needed drifts as n^{drift:+.2f}."
+    )
+    return said
+
+
+def _statuses(rows: pd.DataFrame) -> str:
+    counts = rows["status"].value_counts()
+    return "Fits: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + "."

@@ -1,0 +1,102 @@
+"""Studies as TOML: what is read, what is refused, and how."""
+
+from pathlib import Path
+
+import pytest
+
+from simrlhf.core.checks import InputError
+from simrlhf.study.spec import SIZES, list_studies, load_study
+
+MINIMAL = """
+title = "a title"
+question = "a question?"
+cell = "recovery"
+[grid]
+n_pairs = [20, 10]
+estimators = ["share_b"]
+[world]
+n_users = [3, 5]
+d1 = 6
+rank = 2
+[size.tiny]
+repetitions = 4
+"""
+
+
+def _write(folder: Path, text: str = MINIMAL) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(list_studies()))
+@pytest.mark.parametrize("size", SIZES)
+def test_every_shipped_study_is_valid_at_every_size(name: str, size: str) -> None:
+    spec = load_study(name, size=size)
+    assert spec.worlds
+    assert spec.question
+
+
+def test_lists_are_swept_and_sample_sizes_ascend(tmp_path: Path) -> None:
+    spec = load_study(_write(tmp_path))
+    assert [world.n_users for world in spec.worlds] == [3, 5]
+    assert spec.n_pairs == (10, 20)
+    assert spec.name == "mine"
+
+
+def test_a_size_and_then_an_override_win(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    assert load_study(path, size="smoke").repetitions == 1
+    assert load_study(path, size="tiny").repetitions == 4
+    assert load_study(path, size="tiny", overrides=["repetitions=7"]).repetitions == 7
+    assert load_study(path, overrides=["world.nu=2.5"]).worlds[0].nu == 2.5
+    assert dict(load_study(path, overrides=["fit.norm_bound=3.0"]).fit) == {"norm_bound": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("n_pair=3", r"unknown key in --set 'n_pair'.*did you mean 'n_pairs'"),
+        ("norm_bound=3", r"ambiguous: write world\.norm_bound or fit\.norm_bound"),
+        ("n_pairs", r"--set takes key=value, got 'n_pairs'"),
+        ("link=identity", r"not a TOML value; quote text"),
+        ("nu=-1.0", r"nu = -1 must be greater than 0"),
+        ("rank=9", r"rank = 9 must be at most 6.*min\(d1, N d2\) = min\(6, 3\)|rank = 9 must be"),
+        ("n_pairs=0", r"n_pairs = 0 must be at least 1"),
+        ("repetitions=0", r"repetitions = 0 must be at least 1"),
+        ("estimators=['shareb']", r"unknown estimator 'shareb'.*did you mean 'share_b'"),
+        ("tail=5.0", r"largest tail singular value .* must stay below sigma_k .*lower tail"),
+    ],
+)
+def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_study(_write(tmp_path), overrides=[override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[grid]", "[gird]"), r"unknown section in mine\.toml 'gird'.*did you mean 'grid'"),
+        (("d1 = 6", "d_1 = 6"), r"unknown key of \[world\] in mine\.toml 'd_1'"),
+        (("title =", "titel ="), r"unknown section in mine\.toml 'titel'.*did you mean 'title'"),
+        (("[world]", "[world"), r"mine\.toml is not valid TOML"),
+        (('cell = "recovery"\n', ""), r"mine\.toml needs a line cell ="),
+    ],
+)
+def test_a_typo_in_a_study_file_is_one_line(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_study(_write(tmp_path, MINIMAL.replace(*change)))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_study_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"unknown study 'subspace_vs_pair'.*did you mean"):
+        load_study("subspace_vs_pair")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no study file .*absent\.toml"):
+        load_study(str(tmp_path / "absent.toml"))

@@ -1,0 +1,69 @@
+"""The command line as a user meets it: one clear line and status 2 for every foreseeable mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "simrlhf.cli", *arguments],
+        cwd=cwd, capture_output=True, text=True, check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "subspace_vs_pair"], "unknown study 'subspace_vs_pair'"),
+        (["sweep", "subspace_vs_pairs", "--set", "n_user=3"], "did you mean 'n_users'"),
+        (["sweep", "subspace_vs_pairs", "--set", "rank=21"], "rank = 21 must be at most 6"),
+        (["sweep", "subspace_vs_pairs", "--set", "nu=-0.5"], "nu = -0.5 must be greater than 0"),
+        (["sweep", "subspace_vs_pairs", "--resume"], "no results of study 'subspace_vs_pairs'"),
+        (["figure", "no_such_figure"], "unknown figure 'no_such_figure'"),
+        (["figure", "subspace_vs_pairs"], "run: simrlhf sweep subspace_vs_pairs"),
+        (["fit", "absent.csv"], "absent.csv"),
+        (["fit", "empty.csv"], "empty.csv"),
+        (["fit", "ukpconvarg1", "--estimator", "shareb"], "unknown estimator 'shareb'"),
+        (["fit", "ukpconvarg1", "--rank", "two"], "--rank 'two' must be auto"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.csv").touch()
+    done = _run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["--sise", "tiny"], ["--size", "huge"]])
+def test_an_unknown_option_or_value_is_refused_without_a_traceback(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    done = _run("sweep", "subspace_vs_pairs", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert arguments[0] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["quickstart", "sweep", "figure", "fit"])
+def test_every_command_explains_itself_with_an_example(command: str, tmp_path: Path) -> None:
+    done = _run(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"Example: simrlhf {command}" in " ".join(done.stdout.split())
+
+
+def test_help_needs_none_of_the_heavy_libraries(tmp_path: Path) -> None:
+    program = (
+        "import sys, simrlhf.cli\n"
+        "heavy = {'jax', 'pandas', 'matplotlib', 'scipy', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
