@@ -3,16 +3,19 @@
     readme.py command NAME   print the block that follows the comment <!-- NAME -->
     readme.py python         run the Python blocks, top to bottom, in one namespace
     readme.py shell          run the bash blocks that follow the comment <!-- run -->
+    readme.py tree           write the tree of files at the end anew, from their first sentences
 
 Blocks run in the current folder. `README` in the environment names another file.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +23,7 @@ README = Path(os.environ.get("README", Path(__file__).resolve().parents[1] / "RE
 FENCE = re.compile(
     r"^(?:<!-- (?P<tag>[a-z-]+) -->\n+)?```(?P<language>\w+)\n(?P<body>.*?)^```$", re.M | re.S
 )
+TREE = ("simrlhf", "experiments", "paper_figs", "theory_checks")
 
 
 class Block(NamedTuple):
@@ -68,6 +72,42 @@ def run_shell(text: str) -> int:
     return len(chosen)
 
 
+def tree(root: Path) -> str:
+    """One line for every source file under `root`: its name and its first sentence."""
+    rows = [row for folder in TREE for row in _rows(root / folder, depth=0)]
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name:{width}}{sentence}".rstrip() for name, sentence in rows)
+
+
+def _rows(path: Path, depth: int) -> list[tuple[str, str]]:
+    name = "  " * depth + path.name
+    if path.is_file():
+        return [(name, _sentence(path))]
+    inside = sorted(path.iterdir(), key=lambda entry: (entry.is_file(), entry.name))
+    rows = [
+        row
+        for entry in inside
+        if entry.is_dir() or (entry.suffix in (".py", ".toml") and entry.name != "__init__.py")
+        for row in _rows(entry, depth + 1)
+    ]
+    start = path / "__init__.py"
+    return [(f"{name}/", _sentence(start) if start.exists() else ""), *rows] if rows else []
+
+
+def _sentence(path: Path) -> str:
+    """First sentence of a module's docstring, or the title of a study."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".toml":
+        return tomllib.loads(text)["title"]
+    paragraph = " ".join((ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0].split())
+    return re.split(r"(?<!\.)\.(?: |$)", paragraph.replace("`", ""))[0]
+
+
+def with_tree(text: str, root: Path) -> str:
+    """The README's text with its tree written anew."""
+    return text.replace(command(text, "tree"), tree(root))
+
+
 def main(arguments: list[str]) -> None:
     text = README.read_text(encoding="utf-8")
     match arguments:
@@ -77,6 +117,8 @@ def main(arguments: list[str]) -> None:
             print(f"{run_python(text)} Python blocks of the README ran")
         case ["shell"]:
             print(f"{run_shell(text)} shell blocks of the README ran")
+        case ["tree"]:
+            README.write_text(with_tree(text, README.parent), encoding="utf-8")
         case _:
             raise SystemExit(__doc__)
 

@@ -53,7 +53,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     _overall(axes[0, 1], means, names)
     _differences(axes[1, 0], per_user, means, names)
     _overall_differences(axes[1, 1], summary, names)
-    _name_users(axes, means)
+    _name_users(axes, means, n_estimators=len(names))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
     figure.suptitle(_caption(per_user, summary, settings), fontsize=9)
@@ -76,8 +76,7 @@ def _read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
         bool(per_user["accuracy"].notna().any()),
         f"{folder} holds a regression, which has no accuracy to draw; see its summary.md",
     )
-    summary = pd.read_csv(needed[1], keep_default_na=False, na_values=[""])
-    summary["same_as"] = summary["same_as"].fillna("")
+    summary = pd.read_csv(needed[1], converters={"same_as": str})
     return per_user, summary, json.loads(needed[2].read_text(encoding="utf-8"))
 
 
@@ -149,7 +148,7 @@ def _say(axis: Axes, place: float, height: float, words: str) -> None:
     )
 
 
-def _name_users(axes: np.ndarray, means: pd.DataFrame) -> None:
+def _name_users(axes: np.ndarray, means: pd.DataFrame, *, n_estimators: int) -> None:
     """User names under the lower panel, none under the others."""
     for axis in axes[:, 0]:
         axis.set_xlim(-0.8, len(means) - 0.2)
@@ -157,7 +156,7 @@ def _name_users(axes: np.ndarray, means: pd.DataFrame) -> None:
     for axis in axes[:, 1]:
         axis.set_xticks([])
         axis.yaxis.tick_right()
-        axis.set_xlim(-0.7, axis.dataLim.x1 + 0.7)
+        axis.set_xlim(-0.7, n_estimators - 0.3)
     if len(means) <= MOST_NAMES:
         axes[1, 0].set_xticks(np.arange(len(means)), means.index, rotation=90, fontsize=8)
     axes[1, 0].set_xlabel(f"user, in rising order of accuracy under {REFERENCE}")

@@ -33,21 +33,20 @@ def draw(results: Path, out: Path) -> list[Path]:
     """Write `subspace_vs_pairs.png` and `.pdf` into `out`."""
     rows = load_results(STUDY, results)
     users = sorted(rows["n_users"].unique())
-    columns = min(len(users), 3)
-    lines = -(-len(users) // columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(4.3 * columns, 4.1 * lines + 1.5), sharex=True, sharey=True,
-        squeeze=False, layout="constrained",
+        2, len(users), figsize=(max(4.1 * len(users), 8.0), 9.2), sharex=True, sharey="row",
+        squeeze=False, layout="constrained", height_ratios=(3, 2),
     )
-    for axis, n_users in zip(axes.flat, users, strict=False):
-        _panel(axis, rows[rows["n_users"] == n_users], _constant(rows))
-        axis.set_title(f"N = {n_users} users", fontsize=11)
-    for axis in axes.flat[len(users):]:
-        axis.set_visible(False)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(r"subspace distance  dist$(\hat B, B^\diamond)$")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    constant = _constant(rows)
+    for (upper, lower), n_users in zip(axes.T, users, strict=True):
+        mine = rows[rows["n_users"] == n_users]
+        _distances(upper, mine, constant)
+        _rewards(lower, mine)
+        upper.set_title(f"N = {n_users} users", fontsize=11)
+        lower.set_xlabel("pairs per user  n")
+    _frame_rows(axes, rows)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     figure.suptitle(_caption(rows), fontsize=9)
     paths = [out / f"{STUDY}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
@@ -56,58 +55,70 @@ def draw(results: Path, out: Path) -> list[Path]:
     return paths
 
 
-def _panel(axis: Axes, rows: pd.DataFrame, constant: float) -> None:
+def _distances(axis: Axes, rows: pd.DataFrame, constant: float) -> None:
     shared = rows[rows["estimator"] == "share_b"]
     ceiling = float(shared["ceiling"].iloc[0])
-    top = 4.0 * ceiling
-    axis.axhspan(ceiling, top, color=VACUOUS, zorder=0)
+    axis.axhspan(ceiling, 100.0, color=VACUOUS, zorder=0)
     axis.axhline(ceiling, color="#999999", lw=1, zorder=1)
     axis.annotate(
-        r"above $\sqrt{k}$: a bound says nothing", (0.98, ceiling * 1.06), ha="right", va="bottom",
+        r"vacuous: above $\sqrt{k}$", (0.02, ceiling * 1.05), ha="left", va="bottom",
         xycoords=("axes fraction", "data"), fontsize=8, color="#555555",
     )
-    for name, (colour, marker, label) in STYLES.items():
-        mine = rows[rows["estimator"] == name]
-        if mine.empty:
-            continue
-        n, middle, low, high = _medians(mine)
-        hollow = name == "local"  # coincides with full at d2 = 1: draw it around, not over
-        axis.errorbar(
-            n, middle, yerr=[middle - low, high - middle], color=colour, marker=marker,
-            ms=8 if hollow else 5, mfc="none" if hollow else colour, lw=1.2, capsize=2,
-            label=_label(name, label, mine), zorder=4 if name == "share_b" else 3,
-        )
-    for column, colour, style, label in (
-        ("s2_a_posteriori", SOUND, "-", "S2, fully a posteriori (proved)"),
-        ("s2_bregman", SOUND, "--", "S2, curvature of the run (proved)"),
-    ):
-        curve = shared.groupby("n_pairs")[column].median()
-        curve = curve[curve < top]
-        axis.plot(curve.index, curve, style, color=colour, lw=1.6, label=label)
+    # the oracle's distance is 0 by construction: it has no place on a logarithmic axis
+    _measured(axis, rows[rows["estimator"] != "oracle"], "subspace_distance")
+    axis.plot([], [], color=STYLES["oracle"][0], marker="x", lw=1.2, label=STYLES["oracle"][2])
+    sound = shared.groupby("n_pairs")["s2_a_posteriori"].median()
+    axis.plot(sound.index, sound, color=SOUND, lw=1.6, label="S2, a posteriori (proved)")
     printed = constant * shared.groupby("n_pairs")["theorem_4_1"].median()
     axis.plot(
         printed.index, printed, "-.", color=BOUND, lw=1.6,
         label=f"Theorem 4.1, fitted $c_1$ = {constant:.2g}",
     )
-    limit = shared.groupby("n_pairs")["limit"].median()
-    axis.plot(limit.index, limit, ":", color=LIMIT, lw=1.8, label="L1, efficiency limit (r.m.s.)")
-    axis.set(xscale="log", yscale="log", xlabel="pairs per user  n")
-    smallest = rows.loc[rows["estimator"] != "oracle", "subspace_distance"].min()
-    axis.set_ylim(0.6 * min(smallest, float(limit.min())), top)
-    axis.grid(True, which="major", color="#DDDDDD", lw=0.5)
+    _limit(axis, shared, "limit")
+
+
+def _rewards(axis: Axes, rows: pd.DataFrame) -> None:
+    _measured(axis, rows, "reward_error")
+    _limit(axis, rows[rows["estimator"] == "share_b"], "reward_limit")
+
+
+def _measured(axis: Axes, rows: pd.DataFrame, column: str) -> None:
+    for name, (colour, marker, label) in STYLES.items():
+        mine = rows[rows["estimator"] == name]
+        if mine.empty:
+            continue
+        table = mine.groupby("n_pairs")[column].quantile([0.25, 0.5, 0.75]).unstack()
+        n, middle = table.index.to_numpy(), table[0.5].to_numpy()
+        hollow = name == "local"  # coincides with full at d2 = 1: drawn around it, not over it
+        axis.errorbar(
+            n, middle, yerr=[middle - table[0.25], table[0.75] - middle], color=colour,
+            marker=marker, ms=9 if hollow else 5, mfc="none" if hollow else colour, lw=1.2,
+            capsize=2, label=_label(name, label, mine), zorder=4 if name == "share_b" else 3,
+        )
+
+
+def _limit(axis: Axes, shared: pd.DataFrame, column: str) -> None:
+    curve = shared.groupby("n_pairs")[column].median()
+    axis.plot(
+        curve.index, curve, ":", color=LIMIT, lw=2.2, zorder=5,
+        label="efficiency limit (L1 above, L2 below)",
+    )
+
+
+def _frame_rows(axes: np.ndarray, rows: pd.DataFrame) -> None:
+    for axis in axes.flat:
+        axis.set(xscale="log", yscale="log")
+        axis.grid(True, which="major", color="#DDDDDD", lw=0.5)
+    shared = rows[rows["estimator"] == "share_b"]
+    lowest = min(shared["subspace_distance"].min(), shared["limit"].min())
+    axes[0, 0].set_ylim(0.7 * lowest, 5.0 * float(shared["ceiling"].max()))
+    axes[0, 0].set_ylabel(r"subspace distance  dist$(\hat B, B^\diamond)$")
+    axes[1, 0].set_ylabel(r"reward error  $(\mathrm{mean}_i\,E\langle E_i,x\rangle^2)^{1/2}$")
 
 
 def _label(name: str, label: str, rows: pd.DataFrame) -> str:
-    if name == "local" and int(rows["d2"].iloc[0]) <= int(rows["rank"].iloc[0]):
-        return "local (= full: d2 <= k)"
-    return label
-
-
-def _medians(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`n`, median distance, and the middle half of the seeds."""
-    grouped = rows.groupby("n_pairs")["subspace_distance"]
-    table = grouped.quantile([0.25, 0.5, 0.75]).unstack()
-    return table.index.to_numpy(), table[0.5].to_numpy(), table[0.25].to_numpy(), table[0.75].to_numpy()
+    one = rows.iloc[0]
+    return "local (= full: d2 <= k)" if name == "local" and one["d2"] <= one["rank"] else label
 
 
 def _constant(rows: pd.DataFrame) -> float:
@@ -118,10 +129,13 @@ def _constant(rows: pd.DataFrame) -> float:
 
 def _caption(rows: pd.DataFrame) -> str:
     one = rows.iloc[0]
+    bound = one.get("fit_norm_bound")
     return (
         f"d1 = {one['d1']}, d2 = {one['d2']}, k = {one['rank']}, nu = {one['nu']:g}, condition = "
         f"{one['condition']:g}, tail = {one['tail']:g}, {one['features']} features, {one['link']} "
-        f"link, R = {one['fit_norm_bound']:g}; {rows['repetition'].nunique()} seeds.\n"
-        "Points: median over seeds, bars: middle half of the seeds; bounds: median over seeds.\n"
-        "The constant of Theorem 4.1 is the smallest that covers every share_b point shown."
+        f"link, R = {'none' if pd.isna(bound) else format(bound, 'g')}; "
+        f"{rows['repetition'].nunique()} seeds.\n"
+        "Points: median over seeds; bars: middle half of the seeds; bounds and limits: median. "
+        "c1: the smallest that covers every share_b run.\n"
+        "The oracle's distance is 0 by construction."
     )

@@ -1,0 +1,1 @@
+"""Numerics, random streams, linear algebra, statistics, links and argument checks."""

@@ -128,7 +128,9 @@ def solve_share_b(
         new = setting(basis, projected, _into_ball(factors, radius), inner)
         slack = _ROUNDING * jnp.maximum(1.0, jnp.abs(old.loss))
         ratio = (old.loss - new.loss + slack) / (slack - step.model_change)
-        accept = ratio > _ACCEPT
+        # below rounding the loss cannot judge a step; the gradient can
+        stuck = (step.model_change > -0.01 * slack) & (gradient_norm(new) > 0.9 * gradient_norm(old))
+        accept = (ratio > _ACCEPT) & ~stuck
         point = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
         length = jnp.linalg.norm(step.step)
         grown = jnp.where(
@@ -137,7 +139,7 @@ def solve_share_b(
             state.radius,
         )
         # not "ratio < 0.25": where a reward overflowed the ratio is not a number
-        region = jnp.where(ratio >= 0.25, grown, 0.25 * length)
+        region = jnp.where(stuck, 0.0, jnp.where(ratio >= 0.25, grown, 0.25 * length))
         passes = state.data_passes + 2 * step.products + 1
         return _State(point, region, state.iterations + 1, passes)
 
@@ -261,7 +263,10 @@ def _retract(
     """
     moved, response = step.linear
     change = tile_rewards(point.projected, response[problem.users])
-    response *= longest_step(problem, change, link=link, n_users=response.shape[0])[:, None]
+    share = longest_step(
+        problem, point.fits.rewards, change, link=link, n_users=response.shape[0]
+    )
+    response *= share[:, None]
     k = point.basis.shape[1]
     gram = jnp.eye(k) + step.step.T @ step.step
     factor = jnp.linalg.cholesky(gram)

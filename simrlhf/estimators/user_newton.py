@@ -23,8 +23,8 @@ _MAX_HALVINGS = 40
 # sufficient decrease, and what counts as rounding of the objective in that test
 _ARMIJO = 1e-4
 _ROUNDING = 1e-14
-# a preference's loss is far from its quadratic model beyond this change of a reward; where labels
-# are separated the curvature vanishes, and an unlimited step would end at rewards of a million
+# a preference's loss is far from its quadratic model where a reward changes by more than this and
+# more than doubles; separated labels leave no curvature, and a free step would end at a million
 _LARGEST_CHANGE = 10.0
 # curvature added relative to its own scale: keeps Cholesky alive when a user has few pairs
 _CURVATURE_FLOOR = 1e-12
@@ -69,14 +69,22 @@ def tile_rewards(projected: jax.Array, factors_of_tile: jax.Array) -> jax.Array:
 
 
 def longest_step(
-    problem: Problem, change: jax.Array, *, link: Link, n_users: int
+    problem: Problem, rewards: jax.Array, change: jax.Array, *, link: Link, n_users: int
 ) -> jax.Array:
-    """Share `(N,)` of a step that changes the rewards by `change (T, n)` which may be taken."""
+    """Share `(N,)` of a step that may be taken when it would change the rewards by `change`.
+
+    Args:
+        rewards, change: `(T, n)`.
+    """
     if not link.is_preference:  # a least-squares step is exact at any length
         return jnp.ones(n_users)
-    seen = jnp.where(problem.weights > 0, jnp.abs(change), 0.0).max(axis=1)
-    largest = jax.ops.segment_max(seen, problem.users, n_users, indices_are_sorted=True)
-    return _LARGEST_CHANGE / jnp.maximum(largest, _LARGEST_CHANGE)
+
+    def largest(values: jax.Array) -> jax.Array:
+        seen = jnp.where(problem.weights > 0, jnp.abs(values), 0.0).max(axis=1)
+        return jax.ops.segment_max(seen, problem.users, n_users, indices_are_sorted=True)
+
+    allowed = jnp.maximum(_LARGEST_CHANGE, largest(rewards))
+    return allowed / jnp.maximum(largest(change), allowed)
 
 
 def fit_users(
@@ -142,7 +150,7 @@ def fit_users(
             length = jnp.where(too_high(length, loss), 0.5 * length, length)
             return length, objective(*at(length)), count + 1
 
-        whole = longest_step(problem, bend, link=link, n_users=n_users)
+        whole = longest_step(problem, state.rewards, bend, link=link, n_users=n_users)
         length, loss, _ = jax.lax.while_loop(
             lambda carry: too_high(carry[0], carry[1]).any() & (carry[2] < _MAX_HALVINGS),
             halve,

@@ -35,6 +35,7 @@ class Instance:
         divergence: `D(hat, *)`.
         truncation_divergence: `D(<>, *)`.
         excess: `F(hat) - F(<>)`; the certificate of S2 is that it is at most the slack `e`.
+        excess_over_truth: `F(hat) - F(*)`.
     """
 
     scores: np.ndarray
@@ -47,6 +48,7 @@ class Instance:
     divergence: float
     truncation_divergence: float
     excess: float
+    excess_over_truth: float
 
 
 def measure_instance(world: World, preferences: Preferences, result: FitResult) -> Instance:
@@ -84,6 +86,7 @@ def measure_instance(world: World, preferences: Preferences, result: FitResult) 
         divergence=divergence("fit"),
         truncation_divergence=divergence("truncated"),
         excess=float((total["fit"] - total["truncated"]).sum()),
+        excess_over_truth=float((total["fit"] - total["truth"]).sum()),
     )
 
 

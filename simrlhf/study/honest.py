@@ -40,7 +40,8 @@ class HonestSettings:
         estimators: names of `list_estimators()`; `global` is always added, as the reference.
         ranks, ridges: the grid for the validation groups; ranks above the limit are left out.
         base: `"none"`: every class starts from zero; `"global"`: the fitted global reward is
-            `theta_init` of the others, which then fit deviations from it.
+            `theta_init` of the others, which then fit deviations from it. On UKPConvArg1 it does
+            not pay for `share_b`: validation loss .554 against .553, mean of 10 splits.
         norm_bound: `R` of every class, `None` for none.
         dimensions: latent dimensions of text features; ignored for numeric ones.
         n_splits, seed: random splits and their stream.

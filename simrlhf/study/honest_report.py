@@ -110,7 +110,7 @@ def write(
 
     Returns:
         `per_user.parquet`, `choices.csv`, `splits.csv`, `summary.csv`, `settings.json`,
-        `summary.md`, the model and its features, and the figure.
+        `summary.md`, the model and its features, and the figure (none for regression).
     """
     folder = Path(out)
     try:
@@ -136,13 +136,14 @@ def write(
     elif features is not None:
         np.savez_compressed(folder / "features.npz", scales=features)
         written.append(folder / "features.npz")
+    if summary["accuracy"].isna().all():  # regression has no accuracy to draw
+        return written
     return [*written, *figures.draw_figure(FIGURE, folder, folder)]
 
 
 def markdown(evaluation: HonestEvaluation, summary: pd.DataFrame, *, data: str) -> str:
     """The summary as a page: sentences, table, choices, notes."""
     settings = evaluation.settings
-    chosen = evaluation.choices[evaluation.choices["chosen"]]
     lines = [
         f"# Held-out choices of real people: {data}",
         "",
@@ -157,17 +158,18 @@ def markdown(evaluation: HonestEvaluation, summary: pd.DataFrame, *, data: str) 
         "",
         "Chosen on the validation groups (rank, ridge; one for each split):",
         "",
-        *(f"* {name}: {_listed(chosen, name)}" for name in summary["estimator"]),
+        *(f"* {name}: {_listed(evaluation.choices, name)}" for name in summary["estimator"]),
         "",
         *(f"* {note}" for note in evaluation.notes),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _listed(chosen: pd.DataFrame, name: str) -> str:
-    mine = chosen[chosen["estimator"] == name].to_dict("records")
+def _listed(choices: pd.DataFrame, name: str) -> str:
     return ", ".join(
-        f"({'-' if pd.isna(row['rank']) else row['rank']}, {row['ridge']:g})" for row in mine
+        f"({'-' if pd.isna(row['rank']) else row['rank']}, {row['ridge']:g})"
+        for row in choices.to_dict("records")
+        if row["chosen"] and row["estimator"] == name
     )
 
 

@@ -21,11 +21,10 @@ def summarise_subspace(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def median_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Median subspace distance, one line per (N, n), one column per estimator."""
+def median_table(rows: pd.DataFrame, column: str = "subspace_distance") -> pd.DataFrame:
+    """Median of a column over seeds, one line per (N, n), one column per estimator."""
     return rows.pivot_table(
-        index=["n_users", "n_pairs"], columns="estimator", values="subspace_distance",
-        aggfunc="median",
+        index=["n_users", "n_pairs"], columns="estimator", values=column, aggfunc="median"
     )
 
 
@@ -38,23 +37,26 @@ def asymptotic(shared: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sharing(rows: pd.DataFrame, n_users: int, n_pairs: int) -> list[str]:
-    table = median_table(rows)
-    at = table.loc[(n_users, n_pairs)]
+    errors = median_table(rows, "reward_error").loc[n_users]
+    distances = median_table(rows, "subspace_distance").loc[n_users]
+    last = errors.loc[n_pairs]
     said = [
-        f"With N = {n_users} users and n = {n_pairs} pairs each, share_b finds the shared basis to "
-        f"a distance of {at['share_b']:.3f}"
-        + (f"; fitting everyone alone (full) reaches {at['full']:.3f}" if "full" in at else "")
-        + (f", one model for all (global) {at['global']:.3f}." if "global" in at else ".")
+        f"With N = {n_users} users and n = {n_pairs} pairs each the reward error of share_b is "
+        f"{last['share_b']:.3f}"
+        + "".join(f", of {name} {last[name]:.3f}" for name in ("full", "global") if name in last)
+        + "."
     ]
-    if "full" in table:
-        alone = table.loc[n_users, "full"]
-        reached = table.loc[n_users, "share_b"]
-        better = reached.index[reached.to_numpy() <= alone.loc[n_pairs]]
-        if len(better):
+    if "full" in last:
+        enough = errors.index[(errors["share_b"] <= last["full"]).to_numpy()]
+        if len(enough) and enough[0] < n_pairs:
             said.append(
-                f"share_b is there with n = {better[0]} pairs per user already: "
-                f"{n_pairs / better[0]:.3g} times fewer."
+                f"share_b is as good as full at n = {n_pairs} with n = {enough[0]} already: "
+                f"{n_pairs / enough[0]:.3g} times fewer pairs."
             )
+        said.append(
+            f"In subspace distance they are closer ({distances.loc[n_pairs, 'share_b']:.3f} and "
+            f"{distances.loc[n_pairs, 'full']:.3f}): distance alone does not rank estimators."
+        )
     return said
 
 

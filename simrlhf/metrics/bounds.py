@@ -1,0 +1,109 @@
+"""Every bound and limit on the subspace distance, evaluated for one fit: a row's columns."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simrlhf import theory
+from simrlhf.data.preferences import Preferences
+from simrlhf.estimators import FitResult
+from simrlhf.metrics.instance import Instance, measure_instance
+from simrlhf.world import World
+
+# failure probability at which printed statements are evaluated
+DELTA = 0.05
+
+
+def bounds_of_fit(
+    world: World, preferences: Preferences, result: FitResult, *, n_pairs: int
+) -> dict[str, float]:
+    """Evaluate S1, S2 at its three levels, Theorem 4.1 with `c_1 = 1`, L1, L2 and Wilks' statistic.
+
+    Args:
+        preferences: what `result`, of `share_b` at the world's rank, was fitted to.
+        n_pairs: pairs per user that carry weight.
+
+    Returns:
+        `ceiling` of the distance; `s1`, `s2_a_priori`, `s2_bregman`, `s2_a_posteriori` (bounds of
+        this run's distance; infinite where vacuous by a singular design); `s2_slack`, the
+        certificate `max(F(hat) - F(<>), 0)`; `theorem_4_1`; `limit` and `reward_limit`, the root
+        mean square distance and reward error of the efficiency limits L1 and L2 (tail zero only,
+        else NaN); `wilks`, `2 [loglik(hat) - loglik(*)]`, and its expected value `parameters`.
+    """
+    config = world.config
+    ceiling = theory.distance_ceiling(config.rank, config.d1)
+    diversity = theory.diversity_metrics(world.delta, config.rank)
+    instance = measure_instance(world, preferences, result)
+    printed = theory.theorem_4_1(
+        log_bracketing=theory.log_bracketing_number(
+            n_users=config.n_users, n_pairs=n_pairs, d1=config.d1, d2=config.d2,
+            rank=config.rank, delta=DELTA,
+        ).value,
+        n_users=config.n_users, n_pairs=n_pairs, nu=diversity.nu,
+        tail_energy=diversity.tail_energy, rank=config.rank, d1=config.d1,
+    )
+    parameters = theory.parameter_count(
+        "share_b", n_users=config.n_users, d1=config.d1, d2=config.d2, rank=config.rank
+    )
+    return {
+        "ceiling": ceiling,
+        "s1": theory.geometry_bound(
+            instance.error_norm, sigma_k=config.sigma_k, ceiling=ceiling
+        ).value,
+        **_oracle_inequalities(world, instance, result, diversity.tail_energy, ceiling),
+        "theorem_4_1": printed.value,
+        **_limits(world, n_pairs),
+        "wilks": -2.0 * _precision(world) * instance.excess_over_truth,
+        "parameters": float(parameters),
+    }
+
+
+def _oracle_inequalities(
+    world: World, instance: Instance, result: FitResult, tail_energy: float, ceiling: float
+) -> dict[str, float]:
+    margin = theory.worst_margin(
+        norm_bound=result.norm_bound,
+        feature_norm=instance.largest_feature,
+        init_norm=float(np.linalg.norm(world.theta_init)),
+    )
+    slack = max(instance.excess, 0.0)
+    bounds = {
+        level: theory.oracle_inequality(
+            level=level,
+            noise_norm=theory.noise_norm(instance.scores, world.config.rank),
+            tail=float(np.sqrt(tail_energy)),
+            sigma_k=world.config.sigma_k,
+            ceiling=ceiling,
+            slack=slack,
+            curvature=theory.curvature_floor(world.link, margin=margin),
+            smallest_design=instance.smallest_design,
+            largest_design=instance.largest_design,
+            curvature_bound=world.link.curvature_bound,
+            bregman_ratio=theory.bregman_ratio(instance.divergence, instance.error_norm),
+            truncation_divergence=max(instance.truncation_divergence, 0.0),
+        )
+        for level in ("a_priori", "bregman", "a_posteriori")
+    }
+    return {**{f"s2_{level}": bound.value for level, bound in bounds.items()}, "s2_slack": slack}
+
+
+def _limits(world: World, n_pairs: int) -> dict[str, float]:
+    """L1 and L2, which hold where the truth lies in the class."""
+    if world.config.tail > 0:
+        return {"limit": float("nan"), "reward_limit": float("nan")}
+    informations = _precision(world) * theory.isotropic_fisher(
+        world.theta, world.link, law=world.config.features
+    )
+    factors = np.einsum("ak,nab->nkb", world.basis, world.delta)
+    limit = theory.subspace_limit(world.basis, factors, informations)
+    covariances = theory.reward_covariances(world.basis, factors, informations)
+    mean_square = float(np.trace(covariances, axis1=1, axis2=2).mean())
+    return {
+        "limit": float(np.sqrt(limit.value / n_pairs)),
+        "reward_limit": float(np.sqrt(mean_square / n_pairs)),
+    }
+
+
+def _precision(world: World) -> float:
+    """What turns a loss into a negative log-likelihood: `1 / noise^2` for regression."""
+    return 1.0 if world.link.is_preference else world.config.noise**-2

@@ -1,0 +1,56 @@
+"""The statements of the theory as functions of plain numbers and arrays.
+
+Nothing here sees a simulated world, an estimator or a measurement. `vec` is C order throughout
+(`theory.information`).
+"""
+
+from simrlhf.theory.bracketing import log_bracketing_number
+from simrlhf.theory.diversity import DiversityMetrics, diversity_metrics
+from simrlhf.theory.information import isotropic_fisher
+from simrlhf.theory.ingredients import (
+    bregman_divergence,
+    bregman_ratio,
+    curvature_floor,
+    design_extremes,
+    noise_norm,
+    worst_margin,
+)
+from simrlhf.theory.limits import (
+    SubspaceLimit,
+    excess_log_loss,
+    parameter_count,
+    reward_covariances,
+    subspace_limit,
+)
+from simrlhf.theory.statement import Bound, BoundStatus, make_bound
+from simrlhf.theory.subspaces import (
+    distance_ceiling,
+    geometry_bound,
+    oracle_inequality,
+    theorem_4_1,
+)
+
+__all__ = [
+    "Bound",
+    "BoundStatus",
+    "DiversityMetrics",
+    "SubspaceLimit",
+    "bregman_divergence",
+    "bregman_ratio",
+    "curvature_floor",
+    "design_extremes",
+    "distance_ceiling",
+    "diversity_metrics",
+    "excess_log_loss",
+    "geometry_bound",
+    "isotropic_fisher",
+    "log_bracketing_number",
+    "make_bound",
+    "noise_norm",
+    "oracle_inequality",
+    "parameter_count",
+    "reward_covariances",
+    "subspace_limit",
+    "theorem_4_1",
+    "worst_margin",
+]

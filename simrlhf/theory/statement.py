@@ -1,0 +1,81 @@
+"""What a statement says about one instance: a value, the terms it is made of, and a status."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from simrlhf.core import checks
+
+
+class BoundStatus(StrEnum):
+    """Whether a value says more than what is true anyway."""
+
+    INFORMATIVE = "informative"
+    VACUOUS = "vacuous"
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for a reader who has not seen the statement."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    BoundStatus.INFORMATIVE: "The value lies below its trivial ceiling, so it says something.",
+    BoundStatus.VACUOUS: (
+        "The value says nothing: it is at or above its trivial ceiling, or one of its ingredients "
+        "is infinite or undefined."
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A statement evaluated on plain numbers.
+
+    Attributes:
+        value: the right side of the statement; infinite where an ingredient is.
+        terms: the named ingredients of the value.
+        status: whether the value says anything.
+        ceiling: what the bounded quantity never exceeds; infinite where there is no such number.
+        statement: which statement of the paper or of this package the value implements.
+    """
+
+    value: float
+    terms: dict[str, float]
+    status: BoundStatus
+    ceiling: float
+    statement: str
+
+
+def make_bound(value: float, *, terms: dict[str, float], ceiling: float, statement: str) -> Bound:
+    """Return a `Bound` whose status follows from its numbers.
+
+    It is VACUOUS when `value >= ceiling`, or when the value or any term is infinite or NaN (the
+    value is then reported as infinite, so that it can be drawn and compared).
+    """
+    terms = {name: float(term) for name, term in terms.items()}
+    value = float(value)
+    sound = all(math.isfinite(number) for number in (value, *terms.values()))
+    value = value if sound else math.inf
+    status = BoundStatus.INFORMATIVE if value < ceiling else BoundStatus.VACUOUS
+    return Bound(
+        value=value, terms=terms, status=status, ceiling=float(ceiling), statement=statement
+    )
+
+
+def ingredient(name: str, value: object, *, remedy: str = "") -> float:
+    """Return `value` as a number that is not negative; infinity and NaN pass, to end as VACUOUS.
+
+    Raises:
+        InputError: not a real number, or negative.
+    """
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return checks.real(name, value)  # the one place that words the refusal
+    if math.isfinite(number):
+        return checks.real(name, value, low=0.0, remedy=remedy)
+    checks.require(number != -math.inf, f"{name} = -inf must be at least 0")
+    return number
