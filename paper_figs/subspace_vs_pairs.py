@@ -34,8 +34,14 @@ def draw(results: Path, out: Path) -> list[Path]:
     rows = load_results(STUDY, results)
     users = sorted(rows["n_users"].unique())
     figure, axes = plt.subplots(
-        2, len(users), figsize=(max(4.1 * len(users), 8.0), 9.2), sharex=True, sharey="row",
-        squeeze=False, layout="constrained", height_ratios=(3, 2),
+        2,
+        len(users),
+        figsize=(max(4.1 * len(users), 8.0), 9.2),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+        height_ratios=(3, 2),
     )
     constant = _constant(rows)
     for (upper, lower), n_users in zip(axes.T, users, strict=True):
@@ -61,8 +67,13 @@ def _distances(axis: Axes, rows: pd.DataFrame, constant: float) -> None:
     axis.axhspan(ceiling, 100.0, color=VACUOUS, zorder=0)
     axis.axhline(ceiling, color="#999999", lw=1, zorder=1)
     axis.annotate(
-        r"vacuous: above $\sqrt{k}$", (0.02, ceiling * 1.05), ha="left", va="bottom",
-        xycoords=("axes fraction", "data"), fontsize=8, color="#555555",
+        r"vacuous: above $\sqrt{k}$",
+        (0.02, ceiling * 1.05),
+        ha="left",
+        va="bottom",
+        xycoords=("axes fraction", "data"),
+        fontsize=8,
+        color="#555555",
     )
     # the oracle's distance is 0 by construction: it has no place on a logarithmic axis
     _measured(axis, rows[rows["estimator"] != "oracle"], "subspace_distance")
@@ -71,7 +82,11 @@ def _distances(axis: Axes, rows: pd.DataFrame, constant: float) -> None:
     axis.plot(sound.index, sound, color=SOUND, lw=1.6, label="S2, a posteriori (proved)")
     printed = constant * shared.groupby("n_pairs")["theorem_4_1"].median()
     axis.plot(
-        printed.index, printed, "-.", color=BOUND, lw=1.6,
+        printed.index,
+        printed,
+        "-.",
+        color=BOUND,
+        lw=1.6,
         label=f"Theorem 4.1, fitted $c_1$ = {constant:.2g}",
     )
     _limit(axis, shared, "limit")
@@ -91,16 +106,29 @@ def _measured(axis: Axes, rows: pd.DataFrame, column: str) -> None:
         n, middle = table.index.to_numpy(), table[0.5].to_numpy()
         hollow = name == "local"  # coincides with full at d2 = 1: drawn around it, not over it
         axis.errorbar(
-            n, middle, yerr=[middle - table[0.25], table[0.75] - middle], color=colour,
-            marker=marker, ms=9 if hollow else 5, mfc="none" if hollow else colour, lw=1.2,
-            capsize=2, label=_label(name, label, mine), zorder=4 if name == "share_b" else 3,
+            n,
+            middle,
+            yerr=[middle - table[0.25], table[0.75] - middle],
+            color=colour,
+            marker=marker,
+            ms=9 if hollow else 5,
+            mfc="none" if hollow else colour,
+            lw=1.2,
+            capsize=2,
+            label=_label(name, label, mine),
+            zorder=4 if name == "share_b" else 3,
         )
 
 
 def _limit(axis: Axes, shared: pd.DataFrame, column: str) -> None:
     curve = shared.groupby("n_pairs")[column].median()
     axis.plot(
-        curve.index, curve, ":", color=LIMIT, lw=2.2, zorder=5,
+        curve.index,
+        curve,
+        ":",
+        color=LIMIT,
+        lw=2.2,
+        zorder=5,
         label="efficiency limit (L1 above, L2 below)",
     )
 

@@ -66,9 +66,7 @@ def sweep(
     if list:
         commands.print_studies()
     else:
-        commands.sweep(
-            study, size=size, overrides=set, out=out, dry_run=dry_run, resume=resume
-        )
+        commands.sweep(study, size=size, overrides=set, out=out, dry_run=dry_run, resume=resume)
 
 
 def figure(

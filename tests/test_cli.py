@@ -1,4 +1,4 @@
-"""The command line as a user meets it: one clear line and status 2 for every foreseeable mistake."""
+"""The command line as a user meets it: one clear line and status 2 for a foreseeable mistake."""
 
 import subprocess
 import sys
@@ -10,7 +10,10 @@ import pytest
 def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "simrlhf.cli", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -65,5 +68,7 @@ def test_help_needs_none_of_the_heavy_libraries(tmp_path: Path) -> None:
         "heavy = {'jax', 'pandas', 'matplotlib', 'scipy', 'pyarrow'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -3,8 +3,8 @@
 Run: python experiments/benchmarks/fit_speed.py
 
 Prints, for each norm bound: warm median and range of the whole call `fit(...)` over the seeds,
-compilation apart, data passes and the certificate; and scipy's L-BFGS-B with analytic gradients from
-the same spectral start, alternating with it in this process. Only `norm_bound=None` has a scipy
+compilation apart, data passes and the certificate; and scipy's L-BFGS-B with analytic gradients
+from the same spectral start, alternating with it in this process. Only `norm_bound=None` has a scipy
 side: L-BFGS-B knows boxes, not balls.
 """
 
@@ -22,7 +22,7 @@ from scipy.special import expit
 import simrlhf as sim
 from simrlhf.core import numerics
 
-SIZES = dict(n_users=32, d1=64, d2=1, rank=4)
+SIZES = {"n_users": 32, "d1": 64, "d2": 1, "rank": 4}
 N_PAIRS, NORM = 200, 2.0
 
 
@@ -107,7 +107,7 @@ def _scipy(preferences: sim.Preferences) -> float:
 
     start = np.concatenate([basis.ravel(), np.zeros(users * k)])
     # the tolerances that the fit is held to; scipy stops earlier where its line search ends
-    options = dict(maxiter=2000, gtol=1e-8, ftol=1e-16)
+    options = {"maxiter": 2000, "gtol": 1e-8, "ftol": 1e-16}
     return float(
         scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=options).fun
     )

@@ -1,8 +1,8 @@
 """`Preferences`: pairwise comparisons of many users, stored flat.
 
 Users differ in how many pairs they bring (a shipped data set has 27,853 pairs and would pad to
-136,899), so pairs lie in one array ordered by user, with offsets. Solvers read them as tiles: blocks
-of a fixed number of pairs that belong to one user each, where only a user's last tile is padded.
+136,899), so pairs lie in one array ordered by user, with offsets. Solvers read them as tiles:
+blocks of a fixed number of pairs of one user each, where only a user's last tile is padded.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ class Preferences:
             features = features[..., None]
         user = np.asarray(user)
         n_pairs = user.shape[0] if user.ndim == 1 else -1
-        checks.require(n_pairs > 0, f"user has shape {user.shape}, expected one entry for each pair")
+        checks.require(
+            n_pairs > 0, f"user has shape {user.shape}, expected one entry for each pair"
+        )
         checks.shape("features", features, (n_pairs, None, None), remedy="one row for each pair")
         labels = _numeric("labels", labels)
         checks.shape("labels", labels, (n_pairs,), remedy="one label for each pair")
@@ -229,7 +231,7 @@ class Preferences:
         return made
 
     def first(self, n_pairs: int) -> Preferences:
-        """The first `n_pairs` pairs of every user: nested samples, so that curves over n are paired."""
+        """The first `n_pairs` pairs of every user: nested samples make paired curves over n."""
         n_pairs = checks.integer(
             "n_pairs", n_pairs, low=1, high=int(self.counts.min()), remedy="sample more pairs"
         )

@@ -67,7 +67,7 @@ def solve_in_ball(matrix: jax.Array, right: jax.Array, radius: jax.Array) -> Bal
 
 
 def multipliers(point: jax.Array, gradient: jax.Array, radius: jax.Array) -> jax.Array:
-    """Multiplier `mu (N,)` of `||v|| <= R` at `point (N, q)`: `max(0, -<g, v>/R^2)` on the sphere."""
+    """Multipliers `(N,)` of `||v|| <= R` at `point (N, q)`: `max(0, -<g, v>/R^2)` on the sphere."""
     squared = jnp.sum(point**2, axis=-1)
     on_sphere = squared >= (radius * (1.0 - 1e-9)) ** 2
     pull = -jnp.sum(gradient * point, axis=-1) / jnp.where(squared > 0, squared, 1.0)

@@ -73,7 +73,11 @@ class Estimator:
 def _share_b(request: Request) -> Outcome:
     problem, k, d2 = request.problem, request.rank, request.problem.d2
     start, passes = starts.starting_basis(
-        problem, k, init=request.init, link=request.link, n_users=request.n_users,
+        problem,
+        k,
+        init=request.init,
+        link=request.link,
+        n_users=request.n_users,
         seed=request.seed,
     )
     found = jax.device_get(_run_share_b(problem, start, request, request.n_users, request.ridge))
@@ -96,11 +100,9 @@ def _local(request: Request) -> Outcome:
     if request.rank >= min(d1, d2):
         note = f"rank {request.rank} >= min(d1, d2) = {min(d1, d2)}: local is the full model"
         return _full(request)._replace(note=note)
-    found = users_apart.fit_local(
-        request.problem, rank=request.rank, max_iterations=request.max_iterations,
-        **_apart_settings(request),
-    )
-    assert found.bases is not None and found.weights is not None
+    found = users_apart.fit_local(request.problem, rank=request.rank, **_apart_settings(request))
+    assert found.bases is not None
+    assert found.weights is not None
     return _apart_outcome(request, found, LocalFactors(found.bases, found.weights))
 
 
@@ -116,9 +118,7 @@ def _global(request: Request) -> Outcome:
     k = min(request.rank, d1, d2)
     pooled = problem._replace(users=jnp.zeros_like(problem.users))
     start = starts.spectral_basis(pooled, link=request.link, n_users=1, rank=k)
-    found = jax.device_get(
-        _run_share_b(pooled, start, request, 1, request.ridge * request.n_users)
-    )
+    found = jax.device_get(_run_share_b(pooled, start, request, 1, request.ridge * request.n_users))
     basis, weights = canonical(found.basis, unflatten_factors(found.factors, d2))
     shape = (request.n_users, d1, d2)
     return Outcome(
@@ -139,9 +139,14 @@ def _oracle(request: Request) -> Outcome:
     assert request.basis is not None
     found = jax.device_get(
         _fit_on_basis(
-            request.problem, jnp.asarray(request.basis), link=request.link,
-            n_users=request.n_users, radius=jnp.asarray(request.radius),
-            ridge=jnp.asarray(request.ridge), tolerance=jnp.asarray(request.tolerance),
+            request.problem,
+            jnp.asarray(request.basis),
+            link=request.link,
+            n_users=request.n_users,
+            radius=jnp.asarray(request.radius),
+            ridge=jnp.asarray(request.ridge),
+            tolerance=jnp.asarray(request.tolerance),
+            max_iterations=jnp.asarray(request.max_iterations),
         )
     )
     total = float(request.problem.weights.sum())
@@ -155,7 +160,7 @@ def _oracle(request: Request) -> Outcome:
         multipliers=found.multiplier,
         loss=float(found.loss.sum()) / total,
         gradient=gradient,
-        stalled=gradient > request.tolerance,
+        stalled=int(found.steps) < request.max_iterations,
         iterations=int(found.steps),
         data_passes=1.0,
     )
@@ -165,24 +170,36 @@ ESTIMATORS = {
     entry.name: entry
     for entry in (
         Estimator(
-            "share_b", "Delta_i = B W_i: one basis for all, factors per user (P-ShareLoRA).",
-            "P-ShareLoRA (3.3), Algorithm 1", _share_b, needs_rank=True,
+            "share_b",
+            "Delta_i = B W_i: one basis for all, factors per user (P-ShareLoRA).",
+            "P-ShareLoRA (3.3), Algorithm 1",
+            _share_b,
+            needs_rank=True,
         ),
         Estimator(
-            "local", "Delta_i = B_i W_i: one rank-k LoRA per user, nothing shared.",
-            "P-ShareLoRA Algorithm 4", _local, needs_rank=True,
+            "local",
+            "Delta_i = B_i W_i: one rank-k LoRA per user, nothing shared.",
+            "P-ShareLoRA Algorithm 4",
+            _local,
+            needs_rank=True,
         ),
         Estimator(
-            "global", "Delta_i = Delta: one LoRA for all users.",
-            "P-ShareLoRA Algorithm 3", _global,
+            "global",
+            "Delta_i = Delta: one LoRA for all users.",
+            "P-ShareLoRA Algorithm 3",
+            _global,
         ),
         Estimator(
-            "full", "Delta_i free: every user alone, no rank constraint.",
-            "full fine-tuning, P-ShareLoRA Remark 3", _full,
+            "full",
+            "Delta_i free: every user alone, no rank constraint.",
+            "full fine-tuning, P-ShareLoRA Remark 3",
+            _full,
         ),
         Estimator(
-            "oracle", "Delta_i = B W_i with the basis known: what perfect sharing would give.",
-            "theory.md L2, first term", _oracle,
+            "oracle",
+            "Delta_i = B W_i with the basis known: what perfect sharing would give.",
+            "theory.md L2, first term",
+            _oracle,
         ),
     )
 }
@@ -198,12 +215,19 @@ def _fit_on_basis(
     radius: jax.Array,
     ridge: jax.Array,
     tolerance: jax.Array,
+    max_iterations: jax.Array,
 ) -> UserFits:
     projected = project_rows(problem, basis)
     start = jnp.zeros((n_users, projected.shape[2]))
     return fit_users(
-        problem, projected, start, link=link, radius=radius, ridge=ridge,
+        problem,
+        projected,
+        start,
+        link=link,
+        radius=radius,
+        ridge=ridge,
         tolerance=tolerance * problem.weights.sum(),
+        max_steps=max_iterations,
     )
 
 
@@ -211,22 +235,23 @@ def _run_share_b(
     problem: Problem, start: jax.Array, request: Request, n_users: int, ridge: float
 ) -> SharedFit:
     return solve_share_b(
-        problem, start, link=request.link, n_users=n_users, radius=jnp.asarray(request.radius),
-        ridge=jnp.asarray(ridge), tolerance=jnp.asarray(request.tolerance),
+        problem,
+        start,
+        link=request.link,
+        n_users=n_users,
+        radius=jnp.asarray(request.radius),
+        ridge=jnp.asarray(ridge),
+        tolerance=jnp.asarray(request.tolerance),
         max_iterations=jnp.asarray(request.max_iterations),
     )
 
 
 def _apart_settings(request: Request) -> dict[str, Any]:
-    return dict(
-        link=request.link, n_users=request.n_users, radius=request.radius, ridge=request.ridge,
-        tolerance=request.tolerance,
-    )
+    names = ("link", "n_users", "radius", "ridge", "tolerance", "max_iterations")
+    return {name: getattr(request, name) for name in names}
 
 
-def _apart_outcome(
-    request: Request, found: users_apart.ApartFit, factors: Factors
-) -> Outcome:
+def _apart_outcome(request: Request, found: users_apart.ApartFit, factors: Factors) -> Outcome:
     total = float(request.problem.weights.sum())
     return Outcome(
         delta=found.delta,
@@ -250,7 +275,7 @@ def canonical(basis: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     aggregate = np.moveaxis(weights, 0, 1).reshape(basis.shape[1], -1)
     if aggregate.shape[1] > aggregate.shape[0]:
-        aggregate = np.linalg.qr(aggregate.T, mode="r").T
+        aggregate = np.asarray(np.linalg.qr(aggregate.T, mode="r")).T
     turn = oriented(np.linalg.svd(aggregate)[0], basis)
     return basis @ turn, np.einsum("kj,nkb->njb", turn, weights)
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simrlhf.core import checks, numerics, subspaces
-from simrlhf.core.links import Link, get_link
+from simrlhf.core.links import get_link
 from simrlhf.estimators import rank_choice
 from simrlhf.estimators.classes import ESTIMATORS, Estimator, Outcome, Request, oriented
 from simrlhf.estimators.problem import PreferenceSource, Problem, load_problem
@@ -64,6 +64,11 @@ def fit(
     Raises:
         InputError: for misuse only, before any computation.
     """
+    checks.require(
+        callable(getattr(preferences, "chunks", None)),
+        f"preferences must be Preferences or a source with chunks(), got "
+        f"{type(preferences).__name__}; build them with Preferences.from_pairs",
+    )
     entry = ESTIMATORS[checks.choice("estimator", estimator, ESTIMATORS)]
     link = get_link(preferences.link)
     theta_init = _base(theta_init, preferences)
@@ -74,11 +79,23 @@ def fit(
     basis = _known_basis(basis, entry, preferences)
     _check_size(preferences, entry)
     if rank == "auto":
+        checks.require(
+            entry.needs_rank,
+            f'rank="auto" chooses the rank of share_b or local; {estimator} has none to choose: '
+            "leave rank out",
+        )
         rank = rank_choice.choose_rank(
             preferences,
             partial(
-                fit, estimator=estimator, norm_bound=norm_bound, ridge=ridge, init=init,
-                theta_init=theta_init, max_iterations=max_iterations, tol=tol, seed=seed,
+                fit,
+                estimator=estimator,
+                norm_bound=norm_bound,
+                ridge=ridge,
+                init=init,
+                theta_init=theta_init,
+                max_iterations=max_iterations,
+                tol=tol,
+                seed=seed,
             ),
             seed=seed,
         ).rank
@@ -87,13 +104,24 @@ def fit(
         problem = load_problem(preferences, theta_init if theta_init.any() else None)
         outcome = entry.run(
             Request(
-                problem, preferences.n_users, k, radius, ridge, init, basis, link, tol,
-                max_iterations, seed,
+                problem,
+                preferences.n_users,
+                k,
+                radius,
+                ridge,
+                init,
+                basis,
+                link,
+                tol,
+                max_iterations,
+                seed,
             )
         )
         separated = 0
         if np.isinf(radius) and ridge == 0 and link.is_preference:
             separated = int(_separated_users(problem, jnp.asarray(outcome.delta)))
+            if entry.name == "global" and separated < preferences.n_users:
+                separated = 0  # one matrix for all diverges only where it is right for all
         total = float(problem.weights.sum())
     status = _status(outcome, tol, separated > 0)
     penalty = 0.5 * ridge * float(np.sum(outcome.delta**2)) / total
@@ -113,7 +141,7 @@ def fit(
         iterations=outcome.iterations,
         data_passes=outcome.data_passes + bool(theta_init.any()),
         rank=k,
-        norm_bound=norm_bound,
+        norm_bound=None if norm_bound is None else radius,
         ridge=ridge,
         link=link.name,
         theta_init=theta_init,
@@ -124,7 +152,6 @@ def fit(
 def list_estimators() -> dict[str, Estimator]:
     """Every estimator by name, with one sentence and its reference."""
     return dict(ESTIMATORS)
-
 
 
 def _base(theta_init: np.ndarray | None, preferences: PreferenceSource) -> np.ndarray:
@@ -158,8 +185,7 @@ def _known_basis(
     checks.shape("basis", known, (preferences.d1, None), remedy="a (d1, k) matrix")
     checks.finite("basis", known)
     checks.require(
-        1 <= known.shape[1] <= preferences.d1
-        and np.linalg.matrix_rank(known) == known.shape[1],
+        1 <= known.shape[1] <= preferences.d1 and np.linalg.matrix_rank(known) == known.shape[1],
         f"basis {known.shape} must have 1 to d1 = {preferences.d1} independent columns",
     )
     return np.linalg.qr(known)[0]
@@ -194,24 +220,27 @@ def _rank(
             not entry.needs_rank, f'{entry.name} needs rank=: a number, or "auto" to choose it'
         )
         return min(largest, preferences.d2) if entry.name == "global" else largest
-    checks.require(
-        not isinstance(rank, str), f'rank must be an integer or "auto", got {rank!r}'
-    )
+    checks.require(not isinstance(rank, str), f'rank must be an integer or "auto", got {rank!r}')
     return checks.integer(
-        "rank", rank, low=1, high=largest,
+        "rank",
+        rank,
+        low=1,
+        high=largest,
         remedy=f"the limit is min(d1, N d2) = min({preferences.d1}, {columns})",
     )
 
 
 @jax.jit
 def _separated_users(problem: Problem, delta: jax.Array) -> jax.Array:
-    """How many users have every label on the right side of the fit, with nothing soft between.
+    """How many users have every label on the right side of `<delta, x>`, with nothing soft between.
 
-    Such a user's likelihood rises for ever along his own direction: there is no maximiser.
+    Such a user's likelihood rises for ever as his delta grows, whatever the base reward: there is
+    no maximiser. Labels that only tie (rewards of zero) do not count, so separation of a user with
+    such pairs goes unseen.
     """
     n_users = delta.shape[0]
     of_tile = jnp.swapaxes(delta, 1, 2)[problem.users]
-    rewards = problem.offsets + jnp.einsum("tnba,tba->tn", problem.rows, of_tile)
+    rewards = jnp.einsum("tnba,tba->tn", problem.rows, of_tile)
     right = jnp.where(problem.labels == 1, rewards > 0, (problem.labels == 0) & (rewards < 0))
     all_right = jnp.where(problem.weights > 0, right, True).all(axis=1).astype(jnp.int32)
     return jax.ops.segment_min(all_right, problem.users, n_users).sum()

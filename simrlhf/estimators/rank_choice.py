@@ -1,4 +1,4 @@
-"""`rank="auto"`: the smallest rank whose held-out likelihood is within one standard error of best."""
+"""`rank="auto"`: the smallest rank with a held-out likelihood within one standard error of best."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _hopeless(table: dict[int, np.ndarray]) -> bool:
 
 
 def _folds(preferences: Preferences, seed: int) -> np.ndarray:
-    """Fold of every pair; every user has a pair in at least two folds, so none is left without."""
+    """Fold of every pair; no user has all of his pairs in one fold, and no fold is empty."""
     random = streams.generator(seed, "rank folds")
     if preferences.groups is not None:
         names, group = np.unique(preferences.groups, return_inverse=True)
@@ -101,12 +101,16 @@ def _folds(preferences: Preferences, seed: int) -> np.ndarray:
         return random.permutation(np.arange(names.size) % _FOLDS)[group]
     smallest = int(preferences.counts.min())
     checks.require(
-        smallest >= 2,
-        f'rank="auto" holds out pairs and needs at least 2 of every user, got {smallest}; '
-        "give a rank",
+        smallest >= 2 and preferences.n_total >= _FOLDS,
+        f'rank="auto" holds out pairs and needs at least 2 of every user and {_FOLDS} in all, got '
+        f"{smallest} and {preferences.n_total}; give a rank",
     )
-    ranks = [random.permutation(count) for count in preferences.counts]
-    return np.concatenate(ranks) % _FOLDS
+    # dealt on from user to user: with few pairs each, the later folds would stay empty
+    dealt = [
+        first + random.permutation(count)
+        for first, count in zip(preferences.offsets, preferences.counts, strict=False)
+    ]
+    return np.concatenate(dealt) % _FOLDS
 
 
 def _held_out(
@@ -118,6 +122,11 @@ def _held_out(
     )
     # a user whose every pair is held out cannot be fitted: he keeps his pairs, others are scored
     held = held & (kept_weight[preferences.users] > 0)
+    checks.require(
+        bool(preferences.weights[held].sum() > 0),
+        'rank="auto" has a fold with nothing to hold out (each user has one group, or weights of '
+        "0); give a rank, or preferences without groups",
+    )
     fitted = fit_rank(preferences.reweighted(preferences.weights * ~held), rank=rank)
     rewards = fitted.rewards(preferences.users[held], preferences.features[held])
     with numerics.float64_scope():

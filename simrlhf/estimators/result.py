@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -87,7 +89,7 @@ class Evaluation(NamedTuple):
     n_pairs: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FitResult:
     """One fitted model of every user's reward `Theta_i = theta_init + delta_i`.
 
@@ -139,7 +141,13 @@ class FitResult:
         if features.ndim == 2:
             features = features[..., None]
         checks.shape("features", features, (None, *self.delta.shape[1:]))
-        users = np.broadcast_to(np.asarray(users), features.shape[:1])
+        users = np.asarray(users)
+        checks.require(
+            np.issubdtype(users.dtype, np.integer) and users.shape in ((), features.shape[:1]),
+            f"users must be one index or {len(features)} indices (integers), got shape "
+            f"{users.shape} of {users.dtype}; user_ids gives the name of each index",
+        )
+        users = np.broadcast_to(users, features.shape[:1])
         low, high = int(users.min(initial=0)), int(users.max(initial=0))
         checks.require(
             low >= 0 and high < self.n_users,
@@ -151,6 +159,11 @@ class FitResult:
 
     def evaluate(self, preferences: Preferences) -> Evaluation:
         """Loss and accuracy of every user of `preferences`, matched to this fit by `user_ids`."""
+        checks.require(
+            preferences.link == self.link,
+            f"the fit has the {self.link} link, the data the {preferences.link} link; evaluate on "
+            "data of the same kind",
+        )
         place = {name: i for i, name in enumerate(self.user_ids.tolist())}
         unknown = [name for name in preferences.user_ids.tolist() if name not in place]
         checks.require(
@@ -194,18 +207,13 @@ class FitResult:
 
 
 _SCALARS = (
-    "estimator",
-    "neg_log_likelihood",
-    "gradient_norm",
-    "message",
-    "iterations",
-    "data_passes",
-    "rank",
-    "norm_bound",
-    "ridge",
-    "link",
+    *("estimator", "neg_log_likelihood", "gradient_norm", "message", "iterations", "data_passes"),
+    *("rank", "norm_bound", "ridge", "link"),
 )
 _ARRAYS = ("delta", "basis", "multipliers", "theta_init")
+# what a file that is no archive, is cut short or holds other things makes np.load and json raise
+_UNREADABLE = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError)
+_UNREADABLE += (zipfile.BadZipFile, zlib.error)
 
 
 def load_fit(path: str | Path) -> FitResult:
@@ -215,24 +223,30 @@ def load_fit(path: str | Path) -> FitResult:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-            header = json.loads(str(arrays.pop("header")))
-            factor_class = _FACTOR_CLASSES[header["factors"]]
-    except (ValueError, KeyError, OSError, EOFError) as error:
-        raise checks.InputError(f"{path} is not a saved fit ({error}); fit and save again") from None
-    checks.require(
-        header["format"] == _FORMAT,
-        f"{path} has format {header['format']}, this version reads {_FORMAT}; fit and save again",
+        header = json.loads(str(arrays.pop("header")))
+        if header["format"] == _FORMAT:
+            return _from_stored(header, arrays)
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise checks.InputError(
+            f"{path} is not a saved fit ({type(error).__name__}: {reason}); fit and save again"
+        ) from None
+    raise checks.InputError(
+        f"{path} has format {header['format']}, this version reads {_FORMAT}; fit and save again"
     )
+
+
+def _from_stored(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> FitResult:
     parts = {n.removeprefix("factors."): a for n, a in arrays.items() if n.startswith("factors.")}
+    stored: dict[str, Any] = header | arrays
     return FitResult(
-        factors=factor_class(**parts),
+        factors=_FACTOR_CLASSES[header["factors"]](**parts),
         status=FitStatus[header["status"]],
         user_ids=arrays["user_ids"],
-        **{name: header[name] for name in _SCALARS},
-        **{name: arrays[name] for name in _ARRAYS},
+        **{name: stored[name] for name in (*_SCALARS, *_ARRAYS)},
     )
 
 
 def _plain(names: np.ndarray) -> np.ndarray:
-    """Object arrays of names as fixed-width text, which needs no pickle."""
-    return names.astype(str) if names.dtype == object else names
+    """Object arrays of names as text or numbers, which need no pickle."""
+    return np.asarray(names.tolist()) if names.dtype == object else names

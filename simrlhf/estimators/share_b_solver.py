@@ -92,9 +92,7 @@ def solve_share_b(
     total = problem.weights.sum()
     inner = jnp.minimum(0.1 * tolerance, _INNER) * total
     metric = _pooled_metric(problem, link, ridge * n_users, total)
-    setting = partial(
-        _evaluate, problem, link=link, radius=radius, ridge=ridge, total=total
-    )
+    setting = partial(_evaluate, problem, link=link, radius=radius, ridge=ridge, total=total)
 
     def gradient_norm(point: _Point) -> jax.Array:
         return jnp.hypot(
@@ -129,7 +127,8 @@ def solve_share_b(
         slack = _ROUNDING * jnp.maximum(1.0, jnp.abs(old.loss))
         ratio = (old.loss - new.loss + slack) / (slack - step.model_change)
         # below rounding the loss cannot judge a step; the gradient can
-        stuck = (step.model_change > -0.01 * slack) & (gradient_norm(new) > 0.9 * gradient_norm(old))
+        invisible = step.model_change > -0.01 * slack
+        stuck = invisible & (gradient_norm(new) > 0.9 * gradient_norm(old))
         accept = (ratio > _ACCEPT) & ~stuck
         point = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
         length = jnp.linalg.norm(step.step)
@@ -221,9 +220,7 @@ def _respond(fits: UserFits, push: jax.Array) -> jax.Array:
     return free - jnp.where(fits.multiplier > 0, outward, 0.0)[:, None] * normal
 
 
-def _pooled_metric(
-    problem: Problem, link: Link, ridge: jax.Array, total: jax.Array
-) -> jax.Array:
+def _pooled_metric(problem: Problem, link: Link, ridge: jax.Array, total: jax.Array) -> jax.Array:
     """Inverse of the pooled curvature `(d1, d1)` at zero reward, per unit weight."""
     d1, d2 = problem.d1, problem.d2
     bend = link.information(jnp.zeros(()))
@@ -234,10 +231,8 @@ def _pooled_metric(
     return jnp.linalg.inv(gram + floor * jnp.eye(d1))
 
 
-def _precondition(
-    metric: jax.Array, point: _Point, n_users: int, residual: jax.Array
-) -> jax.Array:
-    """Inverse of `K -> G K S` on horizontal `K`, G the pooled curvature, S the mean of `W_i W_i'`."""
+def _precondition(metric: jax.Array, point: _Point, n_users: int, residual: jax.Array) -> jax.Array:
+    """Inverse of `K -> G K S` on horizontal `K`: G pooled curvature, S the mean of `W_i W_i'`."""
     basis, k = point.basis, point.basis.shape[1]
     stacked = point.fits.factors.reshape(-1, k)
     spread = stacked.T @ stacked / n_users
@@ -263,9 +258,7 @@ def _retract(
     """
     moved, response = step.linear
     change = tile_rewards(point.projected, response[problem.users])
-    share = longest_step(
-        problem, point.fits.rewards, change, link=link, n_users=response.shape[0]
-    )
+    share = longest_step(problem, point.fits.rewards, change, link=link, n_users=response.shape[0])
     response *= share[:, None]
     k = point.basis.shape[1]
     gram = jnp.eye(k) + step.step.T @ step.step

@@ -96,6 +96,7 @@ def fit_users(
     radius: jax.Array,
     ridge: jax.Array,
     tolerance: jax.Array,
+    max_steps: jax.Array | int = _MAX_STEPS,
 ) -> UserFits:
     """Minimise every user's loss from `start (N, q)` until the KKT residual is below `tolerance`.
 
@@ -118,9 +119,7 @@ def fit_users(
     ) -> _State:
         slopes = problem.weights * link.loss_slope(rewards, problem.labels)
         bends = problem.weights * link.loss_curvature(rewards, problem.labels)
-        gradient = sum_over_users(
-            problem, jnp.einsum("tn,tna->ta", slopes, projected), n_users
-        )
+        gradient = sum_over_users(problem, jnp.einsum("tn,tna->ta", slopes, projected), n_users)
         gradient += ridge * factors
         per_tile = jnp.einsum("tn,tna,tnb->tab", bends, projected, projected)
         curvature = sum_over_users(problem, per_tile, n_users)
@@ -162,7 +161,7 @@ def fit_users(
 
     def unfinished(state: _State) -> jax.Array:
         total = jnp.linalg.norm(state.residuals)
-        return (total > tolerance) & (state.steps < _MAX_STEPS) & state.moving
+        return (total > tolerance) & (state.steps < max_steps) & state.moving
 
     rewards = tile_rewards(projected, start[problem.users]) + problem.offsets
     first = expand(start, rewards, objective(start, rewards), jnp.asarray(0), jnp.asarray(True))

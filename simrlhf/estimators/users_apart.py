@@ -78,9 +78,16 @@ def fit_full(
     radius: float,
     ridge: float,
     tolerance: float,
+    max_iterations: int,
 ) -> ApartFit:
     """Each user's own `d1 x d2` matrix by Newton's method: `N` convex problems."""
-    kernel = partial(_solve_full, link=link, radius=jnp.asarray(radius), ridge=jnp.asarray(ridge))
+    kernel = partial(
+        _solve_full,
+        link=link,
+        radius=jnp.asarray(radius),
+        ridge=jnp.asarray(ridge),
+        max_iterations=jnp.asarray(max_iterations),
+    )
     return _by_groups(problem, kernel, n_users=n_users, tolerance=tolerance)
 
 
@@ -109,7 +116,13 @@ def fit_local(
 
 @partial(jax.jit, static_argnames="link")
 def _solve_full(
-    group: Problem, tolerance: jax.Array, *, link: Link, radius: jax.Array, ridge: jax.Array
+    group: Problem,
+    tolerance: jax.Array,
+    *,
+    link: Link,
+    radius: jax.Array,
+    ridge: jax.Array,
+    max_iterations: jax.Array,
 ) -> _Answer:
     n_users, height, d2, d1 = group.rows.shape
     flat = group.rows.reshape(n_users, height, d2 * d1)
@@ -120,11 +133,16 @@ def _solve_full(
         span, projected = None, flat
     start = jnp.zeros((n_users, projected.shape[2]))
     fits = fit_users(
-        group, projected, start, link=link, radius=radius, ridge=ridge, tolerance=tolerance
+        group,
+        projected,
+        start,
+        link=link,
+        radius=radius,
+        ridge=ridge,
+        tolerance=tolerance,
+        max_steps=max_iterations,
     )
-    flat_delta = (
-        fits.factors if span is None else jnp.einsum("upq,uq->up", span, fits.factors)
-    )
+    flat_delta = fits.factors if span is None else jnp.einsum("upq,uq->up", span, fits.factors)
     delta = jnp.swapaxes(flat_delta.reshape(n_users, d2, d1), 1, 2)
     each = jnp.ones(n_users)
     return _Answer(
@@ -134,7 +152,7 @@ def _solve_full(
         multiplier=fits.multiplier,
         loss=fits.loss,
         residual=each * fits.residual / jnp.sqrt(n_users),
-        stalled=(each * fits.residual) > tolerance,
+        stalled=(each * fits.residual > tolerance) & (fits.steps < max_iterations),
         iterations=each * fits.steps,
         passes=each * (_PASSES_PER_STEP * (fits.steps + 1)),
     )
@@ -187,9 +205,7 @@ def _solve_local(
     )
 
 
-def _by_groups(
-    problem: Problem, kernel: _Kernel, *, n_users: int, tolerance: float
-) -> ApartFit:
+def _by_groups(problem: Problem, kernel: _Kernel, *, n_users: int, tolerance: float) -> ApartFit:
     """Solve groups of users of similar size; `tolerance` is for the mean loss over all users."""
     total = float(problem.weights.sum())
     answers, places, sizes = [], [], []
@@ -200,19 +216,21 @@ def _by_groups(
         places.append(users)
         sizes.append(np.asarray((group.weights > 0).sum(axis=1)))
     order = np.argsort(np.concatenate(places))
-    joined = _Answer(*(np.concatenate(parts)[order] for parts in zip(*answers, strict=True)))
-    pairs = np.concatenate(sizes)[order]
-    has_bases = joined.bases.shape[2] > 0
+    joined = {
+        name: np.concatenate([getattr(answer, name) for answer in answers])[order]
+        for name in _Answer._fields
+    }
+    has_bases = joined["bases"].shape[2] > 0
     return ApartFit(
-        delta=joined.delta,
-        bases=joined.bases if has_bases else None,
-        weights=joined.weights if has_bases else None,
-        multipliers=joined.multiplier,
-        losses=joined.loss,
-        residual=float(np.linalg.norm(joined.residual)),
-        stalled=bool(joined.stalled.any()),
-        iterations=int(joined.iterations.max()),
-        data_passes=float(np.average(joined.passes, weights=pairs)),
+        delta=joined["delta"],
+        bases=joined["bases"] if has_bases else None,
+        weights=joined["weights"] if has_bases else None,
+        multipliers=joined["multiplier"],
+        losses=joined["loss"],
+        residual=float(np.linalg.norm(joined["residual"])),
+        stalled=bool(joined["stalled"].any()),
+        iterations=int(joined["iterations"].max()),
+        data_passes=float(np.average(joined["passes"], weights=np.concatenate(sizes)[order])),
     )
 
 
@@ -222,7 +240,8 @@ def _groups(problem: Problem, n_users: int) -> Iterator[tuple[np.ndarray, Proble
     if n_tiles == n_users and _fits_in_memory(n_users, height, d1 * d2):
         yield np.arange(n_users), problem
         return
-    arrays = [np.asarray(array).reshape(n_tiles * height, *array.shape[2:]) for array in problem[:4]]
+    flat = (n_tiles * height,)
+    arrays = [np.asarray(array).reshape(flat + array.shape[2:]) for array in problem[:4]]
     owner = np.repeat(np.asarray(problem.users), height)
     kept = np.flatnonzero(arrays[2] > 0)
     starts = np.searchsorted(owner[kept], np.arange(n_users + 1))

@@ -36,11 +36,19 @@ def bounds_of_fit(
     instance = measure_instance(world, preferences, result)
     printed = theory.theorem_4_1(
         log_bracketing=theory.log_bracketing_number(
-            n_users=config.n_users, n_pairs=n_pairs, d1=config.d1, d2=config.d2,
-            rank=config.rank, delta=DELTA,
+            n_users=config.n_users,
+            n_pairs=n_pairs,
+            d1=config.d1,
+            d2=config.d2,
+            rank=config.rank,
+            delta=DELTA,
         ).value,
-        n_users=config.n_users, n_pairs=n_pairs, nu=diversity.nu,
-        tail_energy=diversity.tail_energy, rank=config.rank, d1=config.d1,
+        n_users=config.n_users,
+        n_pairs=n_pairs,
+        nu=diversity.nu,
+        tail_energy=diversity.tail_energy,
+        rank=config.rank,
+        d1=config.d1,
     )
     parameters = theory.parameter_count(
         "share_b", n_users=config.n_users, d1=config.d1, d2=config.d2, rank=config.rank

@@ -9,6 +9,7 @@ from simrlhf.core import checks, numerics
 from simrlhf.study import figures, results, runner, spec
 from simrlhf.study.terminal import console, progress_bar
 
+
 def sweep(
     study: str,
     *,

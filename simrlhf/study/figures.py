@@ -35,7 +35,8 @@ def _scripts() -> dict[str, Path]:
 
 def _load(path: Path):
     spec = importlib.util.spec_from_file_location(f"simrlhf_figure_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -34,7 +34,7 @@ def provenance() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Commit of the clone the package runs from, `+` where it is modified; empty outside a clone."""
+    """Commit of the clone the package runs from, `+` where modified; empty outside a clone."""
     root = Path(simrlhf.__file__).parent.parent
     if not (root / ".git").exists():
         return ""

@@ -1,4 +1,4 @@
-"""`simrlhf quickstart`: the synthetic study and the real votes at smoke size, and a page of both."""
+"""`simrlhf quickstart`: the synthetic study and the real votes at smoke size, and a page."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _page(out: Path, parts: list[_Part]) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>simrlhf quickstart</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; }}
 img {{ max-width: 100%; }}
 table {{ border-collapse: collapse; font-size: 0.85rem; }}
 td, th {{ padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }}
@@ -91,9 +91,13 @@ td, th {{ padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #d
 def _section(out: Path, part: _Part) -> str:
     items = "\n".join(f"<li>{html.escape(sentence)}</li>" for sentence in part.sentences)
     images = "\n".join(
-        f'<p><img src="{html.escape(os.path.relpath(path, out))}" alt="{html.escape(part.title)}"></p>'
+        f'<p><img src="{_link(path, out)}" alt="{html.escape(part.title)}"></p>'
         for path in part.figures
         if path.suffix == ".png"
     )
     table = part.table.to_html(index=False, float_format="%.4g", border=0)
     return f"<h2>{html.escape(part.title)}</h2>\n<ul>{items}</ul>\n{images}\n{table}"
+
+
+def _link(path: Path, out: Path) -> str:
+    return html.escape(Path(os.path.relpath(path, out)).as_posix())

@@ -102,9 +102,13 @@ def _bounds(shared: pd.DataFrame) -> list[str]:
     ):
         useful = shared.groupby(["n_users", "n_pairs"])[[name, "ceiling"]].median()
         useful = useful[useful[name] < useful["ceiling"]]
-        where = "at no point of this grid" if useful.empty else (
-            f"from n = {useful.index.get_level_values('n_pairs').min()} on, "
-            f"{len(useful)} points of the grid"
+        where = (
+            "at no point of this grid"
+            if useful.empty
+            else (
+                f"from n = {useful.index.get_level_values('n_pairs').min()} on, "
+                f"{len(useful)} points of the grid"
+            )
         )
         said.append(f"S2 {words} says something (below its ceiling sqrt k): {where}.")
     ratio = shared["subspace_distance"] / shared["theorem_4_1"]

@@ -12,7 +12,7 @@ from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """The truth behind a simulation.
 

@@ -45,15 +45,16 @@ def singular_values(config: WorldConfig) -> np.ndarray:
 def user_norm_target(config: WorldConfig, values: np.ndarray) -> float | None:
     """Upper limit of `||Delta_i||_F^2`: the mean for equal norms, `R^2` for a bound.
 
-    The squared norms add up to `sum sigma^2`, so a bound below their root mean square is impossible;
-    any other is met (Schur and Horn).
+    The squared norms add up to `sum sigma^2`, so a bound below their root mean square is
+    impossible; any other is met (Schur and Horn).
     """
     mean = float(np.sum(values**2)) / config.n_users
     if config.norm_bound is not None:
         checks.require(
             mean <= config.norm_bound**2 * (1.0 + 1e-12),
-            f"norm_bound = {config.norm_bound:g} is below {np.sqrt(mean):.6g}, the root mean square "
-            "of ||Delta_i||_F that nu, condition and tail imply; raise norm_bound or lower nu",
+            f"norm_bound = {config.norm_bound:.12g} is below {np.sqrt(mean):.12g}, the root mean "
+            "square of ||Delta_i||_F that nu, condition and tail imply; raise norm_bound or lower "
+            "nu",
         )
     if config.user_norms == "equal":
         return mean

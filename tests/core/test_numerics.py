@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax.dtypes
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,7 +61,7 @@ def test_configure_sets_the_whole_process():
 def test_mixed_types_are_an_error_inside_the_scope():
     with numerics.float64_scope():
         single = jnp.ones(2, jnp.float32)
-        with pytest.raises(jax.dtypes.TypePromotionError):
+        with pytest.raises(ValueError, match="no available implicit dtype promotion"):
             single + jnp.ones(2)
         np.testing.assert_array_equal(single + 1.0, 2.0)  # a plain number adapts to its partner
 

@@ -101,7 +101,37 @@ def test_design_extremes_are_over_users_and_weighted(case: tuple, found: Instanc
     for user in range(prefs.n_users):
         gram = np.zeros((10, 10))
         for p in range(prefs.offsets[user], prefs.offsets[user + 1]):
-            gram += prefs.weights[p] * np.outer(prefs.features[p].ravel(), prefs.features[p].ravel())
+            gram += prefs.weights[p] * np.outer(
+                prefs.features[p].ravel(), prefs.features[p].ravel()
+            )
         values.append(np.linalg.eigvalsh(gram))
     assert found.smallest_design == pytest.approx(min(v[0] for v in values), rel=1e-10)
     assert found.largest_design == pytest.approx(max(v[-1] for v in values), rel=1e-10)
+
+
+def test_measurement_and_theory_agree_though_they_share_no_code(
+    case: tuple, found: Instance
+) -> None:
+    world, prefs, result = case
+    extremes = sim.theory.design_extremes(prefs.features, prefs.offsets, prefs.weights)
+    # eigenvalues of a Gram matrix against squared singular values: 1e-16 of the largest
+    assert extremes == pytest.approx((found.smallest_design, found.largest_design), rel=1e-10)
+    z_hat = result.rewards(prefs.users, prefs.features)
+    z_star = np.einsum("pab,pab->p", prefs.features, world.theta[prefs.users])
+    divergence = sim.theory.bregman_divergence(
+        world.link, point=z_hat, reference=z_star, labels=prefs.labels, weights=prefs.weights
+    )
+    assert divergence == pytest.approx(found.divergence, rel=1e-10)
+
+
+def test_regression_scales_limits_and_wilks_by_the_noise() -> None:
+    rows = []
+    for noise in (0.5, 2.0):
+        config = sim.WorldConfig(n_users=6, d1=5, rank=2, link="identity", noise=noise, nu=noise**2)
+        world = sim.make_world(config, seed=1)
+        prefs = sim.sample_preferences(world, 200, seed=2)
+        rows.append(sim.metrics.bounds_of_fit(world, prefs, sim.fit(prefs, rank=2), n_pairs=200))
+    # noise and rewards scaled together: the same problem in other units
+    for name in ("limit", "wilks", "s1", "s2_a_posteriori"):
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-6)
+    assert rows[1]["reward_limit"] == pytest.approx(4 * rows[0]["reward_limit"], rel=1e-6)

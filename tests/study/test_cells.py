@@ -47,7 +47,9 @@ def test_proved_bounds_hold_and_a_smaller_one_would_not(rows: pd.DataFrame) -> N
 
 def test_with_a_tail_the_certificate_and_the_bounds_hold() -> None:
     world = WorldConfig(n_users=6, d1=5, rank=2, nu=0.5, tail=0.3)
-    task = Task(world, 0, 3, 80, {"a": Cell(40, "share_b"), "b": Cell(80, "share_b")}, {"norm_bound": 4.0})
+    task = Task(
+        world, 0, 3, 80, {"a": Cell(40, "share_b"), "b": Cell(80, "share_b")}, {"norm_bound": 4.0}
+    )
     for row in run_recovery(task):
         assert row["s2_slack"] == 0.0  # Delta^<> is feasible, the fit is at least as likely
         assert np.isnan(row["limit"])  # L1 holds inside the class only
@@ -99,5 +101,7 @@ def test_an_unknown_cell_function_is_refused_before_any_work(tmp_path: Path) -> 
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
     spec = load_study(str(path))
-    with pytest.raises(InputError, match=r"unknown cell function 'recovry'.*did you mean 'recovery'"):
+    with pytest.raises(
+        InputError, match=r"unknown cell function 'recovry'.*did you mean 'recovery'"
+    ):
         runner.plan_study(spec, results.open_store("mine", tmp_path))
