@@ -7,6 +7,7 @@ computes nothing but means and intervals of what is there.
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -32,6 +33,8 @@ STYLES = {
 CONFIDENCE = 0.95
 # above this many users the names no longer fit under the axis
 MOST_NAMES = 60
+# of the caption
+_LETTERS_PER_INCH = 13
 
 
 def draw(results: Path, out: Path) -> list[Path]:
@@ -56,7 +59,8 @@ def draw(results: Path, out: Path) -> list[Path]:
     _name_users(axes, means, n_estimators=len(names))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
-    figure.suptitle(_caption(per_user, summary, settings), fontsize=9)
+    caption = _caption(per_user, summary, settings)
+    figure.suptitle(textwrap.fill(caption, int(_LETTERS_PER_INCH * width)), fontsize=9)
     paths = [Path(out) / f"{NAME}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
         figure.savefig(path, dpi=160)
@@ -76,7 +80,9 @@ def _read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
         bool(per_user["accuracy"].notna().any()),
         f"{folder} holds a regression, which has no accuracy to draw; see its summary.md",
     )
-    summary = pd.read_csv(needed[1], converters={"same_as": str})
+    summary = pd.read_csv(needed[1])
+    # an empty cell comes back as NaN
+    summary["same_as"] = ["" if pd.isna(name) else name for name in summary["same_as"]]
     return per_user, summary, json.loads(needed[2].read_text(encoding="utf-8"))
 
 
@@ -173,7 +179,7 @@ def _caption(per_user: pd.DataFrame, summary: pd.DataFrame, settings: dict) -> s
     return (
         f"{settings['data']}: {own['user_id'].nunique()} users, {settings['n_splits']} random "
         f"splits (seed {settings['seed']}), {own.groupby('split')['n_test'].sum().mean():,.0f} "
-        f"test pairs per split; accuracy averaged over splits.{also}\n"
+        f"test pairs per split; accuracy averaged over splits.{also} "
         f"Lower left: bars of one standard deviation over splits. Right: means over users, on "
         f"scales of their own; the intervals are over users, paired against {REFERENCE}."
     )

@@ -96,13 +96,17 @@ def fit(
     rank: str = "auto",
     ridge: str = "auto",
     norm_bound: float | None = None,
+    link: Literal["logistic", "identity"] = "logistic",
+    dimensions: int = 50,
     splits: int = 5,
+    min_train: int = 10,
+    min_test: int = 5,
     seed: int = 0,
-    out: Path = Path("results/fit"),
+    out: Path = Path("results"),
 ) -> None:
     """Judge estimators on held-out groups of real comparisons, and keep one fitted to all pairs.
 
-    Example: simrlhf fit ukpconvarg1 --estimator share_b --rank auto --out results/ukpconvarg1
+    Example: simrlhf fit ukpconvarg1 --estimator share_b --rank auto
 
     Every estimator is evaluated beside the one asked for; rank and ridge are chosen on validation
     groups, the table is of test groups.
@@ -113,9 +117,13 @@ def fit(
         rank: auto, a number, or numbers to choose from as 1,2,4.
         ridge: auto, a number, or numbers to choose from as 1,10,100.
         norm_bound: R in ||Delta_i||_F <= R; none by default.
+        link: logistic for preferences, identity for regression on real-valued choices.
+        dimensions: latent dimensions of text features; numeric ones are taken as they are.
         splits: random splits by group.
+        min_train: training pairs that a user needs to be fitted in a split.
+        min_test: test pairs that a user needs to be scored in a split.
         seed: of the splits.
-        out: folder for tables, figure and model.
+        out: folder of all results; tables, figure and model go into a folder named after the data.
     """
     from simrlhf.study import real_data
 
@@ -125,7 +133,11 @@ def fit(
         ranks=rank,
         ridges=ridge,
         norm_bound=norm_bound,
+        link=link,
+        dimensions=dimensions,
         n_splits=splits,
+        min_train=min_train,
+        min_test=min_test,
         seed=seed,
         out=out,
     )

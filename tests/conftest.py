@@ -15,7 +15,7 @@ from simrlhf.core import numerics
 
 # before the first array: XLA reads its thread count once (two test processes share two cores)
 os.environ.update(numerics.worker_environment(), MPLBACKEND="Agg")
-numerics.configure(threads=1, cache=True)
+numerics.configure()
 jax.config.update("jax_debug_key_reuse", True)
 # the same examples on every run, and no failure because the machine was busy
 hypothesis.settings.register_profile("simrlhf", deadline=None, derandomize=True)

@@ -4,8 +4,8 @@ Run: python experiments/benchmarks/fit_speed.py
 
 Prints, for each norm bound: warm median and range of the whole call `fit(...)` over the seeds,
 compilation apart, data passes and the certificate; and scipy's L-BFGS-B with analytic gradients
-from the same spectral start, alternating with it in this process. Only `norm_bound=None` has a scipy
-side: L-BFGS-B knows boxes, not balls.
+from the same spectral start, alternating with it in this process. Only `norm_bound=None` has a
+scipy side: L-BFGS-B knows boxes, not balls.
 """
 
 from __future__ import annotations

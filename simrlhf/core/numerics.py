@@ -30,19 +30,21 @@ def float64_scope() -> Iterator[None]:
         yield
 
 
-def configure(*, threads: int | None = None, cache: bool = True) -> None:
+def configure(*, threads: int | None = 1, cache: bool = True) -> None:
     """Set the process up for simulation.
 
     Args:
-        threads: limit of the BLAS and OpenMP pools (`None` leaves them). XLA's own pool is fixed
-            when the first array is made: a worker that wants one thread starts with
-            `worker_environment`.
+        threads: limit of the BLAS and OpenMP pools (`None` leaves them). One by default: XLA does
+            the heavy work with a pool of its own, and two pools that spin on the same cores slow
+            each other down (on two cores a fit of 18 ms took 90 ms). XLA's pool is fixed when the
+            first array is made: a worker that wants one thread starts with `worker_environment`.
         cache: keep compiled kernels between processes in `cache_directory()`.
     """
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     if threads is not None:
+        import scipy.linalg  # noqa: F401  its BLAS is a second library, limited once it is loaded
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(checks.integer("threads", threads, low=1))

@@ -295,6 +295,12 @@ class Preferences:
             self.d1 > 0 and self.d2 > 0,
             f"features have d1 = {self.d1}, d2 = {self.d2}; both must be at least 1",
         )
+        for name in ("features", "labels", "weights"):
+            checks.finite(name, getattr(self, name))
+        checks.require(
+            bool((self.weights >= 0).all()),
+            f"weights must not be negative, got {self.weights.min():g}",
+        )
         weight_of = np.bincount(self.users, weights=self.weights, minlength=self.n_users)
         empty = np.flatnonzero(weight_of <= 0)
         checks.require(
@@ -302,12 +308,6 @@ class Preferences:
             f"{empty.size} of {self.n_users} users have no pairs (the first is "
             f"{self.user_ids[empty[0]] if empty.size else ''}); every user needs at least one pair "
             "of positive weight: drop these users",
-        )
-        for name in ("features", "labels", "weights"):
-            checks.finite(name, getattr(self, name))
-        checks.require(
-            bool((self.weights >= 0).all()),
-            f"weights must not be negative, got {self.weights.min():g}",
         )
         if links.get_link(self.link).is_preference:
             low, high = float(self.labels.min()), float(self.labels.max())

@@ -199,7 +199,7 @@ def _require_inside(
 def _require_column(columns: Columns, name: str) -> None:
     if name not in columns.values:
         others = [other for other in columns.names if not readers.in_schema(other)]
-        near = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.65)
         hint = f"is it {near[0]!r}? Rename that one" if near else "add it"
         _fail(columns, f"has no field {name!r}: {hint}; {_found(columns)}")
 

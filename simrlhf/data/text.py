@@ -56,7 +56,7 @@ def fit(texts: Sequence[str], *, dimensions: int = DIMENSIONS) -> TextFeatures:
     limit = max(0, min(len(texts), len(vocabulary)) - 1)
     checks.integer(
         "dimensions", dimensions, low=0, high=limit,
-        remedy=f"there are {len(texts)} texts with {len(vocabulary)} different words",
+        remedy=f"there are {len(texts)} texts with {len(vocabulary)} words: lower dimensions",
     )  # fmt: skip
     held = np.zeros(len(vocabulary))
     place = {word: i for i, word in enumerate(vocabulary)}

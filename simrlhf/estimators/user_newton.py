@@ -157,7 +157,11 @@ def fit_users(
         )
         length = jnp.where(too_high(length, loss), 0.0, length)
         loss = jnp.where(length > 0, loss, state.loss)
-        return expand(*at(length), loss, state.steps + 1, (length > 0).any())
+        new = expand(*at(length), loss, state.steps + 1, state.moving)
+        # at rounding level a step changes neither the loss nor, any more, the residual
+        lower = loss < state.loss - _ROUNDING * (1.0 + jnp.abs(state.loss))
+        nearer = jnp.linalg.norm(new.residuals) < 0.5 * jnp.linalg.norm(state.residuals)
+        return new._replace(moving=lower.any() | nearer)
 
     def unfinished(state: _State) -> jax.Array:
         total = jnp.linalg.norm(state.residuals)

@@ -243,8 +243,8 @@ def _groups(problem: Problem, n_users: int) -> Iterator[tuple[np.ndarray, Proble
     flat = (n_tiles * height,)
     arrays = [np.asarray(array).reshape(flat + array.shape[2:]) for array in problem[:4]]
     owner = np.repeat(np.asarray(problem.users), height)
-    kept = np.flatnonzero(arrays[2] > 0)
-    starts = np.searchsorted(owner[kept], np.arange(n_users + 1))
+    # pairs of weight 0 keep their place: other weights then mean the same shapes, compiled once
+    starts = np.searchsorted(owner, np.arange(n_users + 1))
     counts = np.diff(starts)
     waiting = np.argsort(-counts, kind="stable")
     while waiting.size:
@@ -255,9 +255,9 @@ def _groups(problem: Problem, n_users: int) -> Iterator[tuple[np.ndarray, Proble
         users, waiting = waiting[:similar], waiting[similar:]
         padded = [np.zeros((users.size, tall, *array.shape[1:])) for array in arrays]
         for row, user in enumerate(users):
-            mine = kept[starts[user] : starts[user + 1]]
+            mine = slice(starts[user], starts[user + 1])
             for target, source in zip(padded, arrays, strict=True):
-                target[row, : mine.size] = source[mine]
+                target[row, : mine.stop - mine.start] = source[mine]
         tiles = [jnp.asarray(array) for array in padded]
         yield users, Problem(*tiles, users=jnp.arange(users.size, dtype=jnp.int32))
 

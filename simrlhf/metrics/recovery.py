@@ -15,8 +15,8 @@ def recovery(world: World, result: FitResult) -> dict[str, float]:
     Returns:
         `subspace_distance`: `dist(B_hat, B^<>)` of Definition A.1;
         `largest_sine`: its spectral version;
-        `reward_error`: `(mean_i E <E_i, x>^2)^{1/2}` with `E_i = Delta_hat_i - Delta_i`, which under
-        the worlds' feature laws (`E[vec x vec x'] = I`) is the root mean square of `||E_i||_F`;
+        `reward_error`: `(mean_i E <E_i, x>^2)^{1/2}` with `E_i = Delta_hat_i - Delta_i`; under the
+        worlds' feature laws (`E[vec x vec x'] = I`) the root mean square of `||E_i||_F`;
         `relative_error`: the same over the root mean square of `||Delta_i||_F`;
         `largest_norm`: `max_i ||Delta_hat_i||_F`.
 

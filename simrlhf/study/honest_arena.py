@@ -74,7 +74,6 @@ def make_arena(
         InputError: fewer than two users can be scored.
     """
     names, user = np.unique(table.user_ids, return_inverse=True)
-    learned = learn_features(table, part == splits.TRAIN, dimensions=dimensions)
     counted = np.asarray(table.weights) > 0
     counts = [
         np.bincount(user[(part == p) & counted], minlength=names.size)
@@ -89,6 +88,7 @@ def make_arena(
             f"{min_test} {splits.PARTS[p]} pairs in a split, at least 2 are needed; lower "
             "min_train or min_test, or bring more pairs or groups",
         )
+    learned = learn_features(table, part == splits.TRAIN, dimensions=dimensions)
     # as groups, the part of each pair goes through the reordering by user
     pairs = learned.pairs(fitted[user], groups=part)
     part_of = np.asarray(pairs.groups)

@@ -13,7 +13,8 @@ from simrlhf.core import checks, statistics
 from simrlhf.data import text
 from simrlhf.estimators import FitResult
 from simrlhf.study import figures
-from simrlhf.study.honest import REFERENCE, HonestEvaluation
+from simrlhf.study.honest import HonestEvaluation
+from simrlhf.study.honest_settings import REFERENCE
 
 FIGURE = "accuracy_per_user"
 _METRICS = ("accuracy", "nll")

@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from simrlhf.study import commands, honest, real_data, results, summary
+from simrlhf.study import commands, real_data, results, summary
+from simrlhf.study.honest_settings import HonestSettings
 from simrlhf.study.terminal import console
 
 STUDY = "subspace_vs_pairs"
 DATA = "ukpconvarg1"
 # smoke size of the evaluation on real votes: a coarse grid around what larger runs choose
-SMOKE = honest.HonestSettings(
+SMOKE = HonestSettings(
     estimators=("share_b", "global", "full"),
-    ranks=(1, 2, 4),
-    ridges=(10.0, 30.0, 100.0, 300.0),
+    ranks=(1, 2),
+    ridges=(1.0, 3.0, 10.0, 30.0),
     n_splits=3,
 )
 
@@ -62,7 +63,7 @@ def _synthetic(out: Path) -> _Part:
 
 def _real(out: Path) -> _Part:
     console.print("2 of 2: real people, crowd votes on which argument convinces")
-    run = real_data.fit_data(DATA, SMOKE, out / DATA)
+    run = real_data.evaluate_data(real_data.open_data(DATA), DATA, SMOKE, out / DATA)
     columns = [name for name in run.table.columns if "split" not in name and name != "same_as"]
     return _Part(
         "Real people (UKPConvArg1): who predicts the votes on topics never seen?",

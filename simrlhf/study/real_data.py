@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from simrlhf.core import checks, numerics
 from simrlhf.data import PairTable, load_shipped, load_table, shipped_datasets
 from simrlhf.estimators import ESTIMATORS
 from simrlhf.study import honest, honest_report, terminal
+from simrlhf.study.honest_settings import HonestSettings
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,21 @@ class RealRun:
     files: list[Path]
 
 
-def open_data(data: str) -> PairTable:
+def open_data(data: str, *, link: str = "logistic") -> PairTable:
     """A shipped data set by name, or a user's file by path."""
-    return load_shipped(data) if data in shipped_datasets() else load_table(data)
+    return load_shipped(data) if data in shipped_datasets() else load_table(data, link=link)
 
 
-def fit_data(
-    data: str, settings: honest.HonestSettings, out: Path, *, keep: str | None = None
+def evaluate_data(
+    table: PairTable, name: str, settings: HonestSettings, out: Path, *, keep: str | None = None
 ) -> RealRun:
-    """Evaluate on held-out groups, and keep the model of estimator `keep` fitted to all pairs."""
+    """Evaluate on held-out groups; keep the model of estimator `keep`, fitted to all pairs.
+
+    Writes tables, figure and model into `out`.
+    """
     numerics.configure()
-    table = open_data(data)
     with terminal.progress_bar() as bar:
-        job = bar.add_task(data, total=None)
+        job = bar.add_task(name, total=None)
         evaluation = honest.evaluate_honestly(
             table,
             settings,
@@ -48,35 +52,35 @@ def fit_data(
                 job, completed=done, total=total, description=said
             ),
         )
+        bar.update(job, completed=bar.tasks[0].total, description=name)
     model, features = honest.fit_chosen(table, evaluation, keep) if keep else (None, None)
-    files = honest_report.write(evaluation, out, data=data, model=model, features=features)
+    files = honest_report.write(evaluation, out, data=name, model=model, features=features)
     summary = honest_report.summarise(evaluation)
     return RealRun(honest_report.sentences(summary), summary, files)
 
 
 def run_fit(
-    data: str,
-    *,
-    estimator: str,
-    ranks: str,
-    ridges: str,
-    norm_bound: float | None,
-    n_splits: int,
-    seed: int,
-    out: Path,
+    data: str, *, estimator: str, ranks: str, ridges: str, out: Path, **options: Any
 ) -> None:
-    """The command: settings from its texts, the run, and what it says."""
+    """The command: settings from its texts, the run, and what it says.
+
+    Args:
+        ranks, ridges: `auto`, a number, or numbers separated by commas.
+        out: folder of all results.
+        options: `link`, and fields of `HonestSettings`.
+    """
     checks.choice("estimator", estimator, [name for name in ESTIMATORS if name != "oracle"])
-    default = honest.HonestSettings()
-    settings = honest.HonestSettings(
+    default = HonestSettings()
+    link = options.pop("link")
+    settings = HonestSettings(
         estimators=tuple(dict.fromkeys((*default.estimators, estimator))),
         ranks=default.ranks if ranks == "auto" else _numbers("--rank", ranks, int),
         ridges=default.ridges if ridges == "auto" else _numbers("--ridge", ridges, float),
-        norm_bound=norm_bound,
-        n_splits=n_splits,
-        seed=seed,
+        **options,
     )
-    run = fit_data(data, settings, out, keep=estimator)
+    table = open_data(data, link=link)
+    name = data if data in shipped_datasets() else Path(data).name.partition(".")[0]
+    run = evaluate_data(table, name, settings, out / name, keep=estimator)
     for sentence in run.sentences:
         terminal.console.print(sentence)
     for path in run.files:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -382,6 +383,26 @@ def test_regression_has_losses_but_no_accuracy(tmp_path):
     assert "choices right" not in (tmp_path / "summary.md").read_text()
     with pytest.raises(InputError, match="regression, which has no accuracy"):
         figures.draw_figure("accuracy_per_user", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("names", [("share_b", "full"), ("share_b", "full", "local")])
+def test_the_figure_shows_every_user_under_every_estimator(
+    names, evaluation, tmp_path, monkeypatch
+):
+    rows = evaluation.per_user
+    rows = rows[rows.estimator.isin({"global", *names})]
+    same_as = {name: twin for name, twin in evaluation.same_as.items() if name in names}
+    honest_report.write(replace(evaluation, per_user=rows, same_as=same_as), tmp_path, data="toy")
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    figures.draw_figure("accuracy_per_user", tmp_path, tmp_path)
+    figure = plt.gcf()
+    monkeypatch.undo()
+    drawn = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[0].lines}
+    plt.close(figure)
+    for name in ("global", "share_b", "full"):
+        mean = rows[rows.estimator == name].groupby("user_id").accuracy.mean()
+        np.testing.assert_allclose(np.sort(drawn[name]), np.sort(100 * mean))
+    assert "local" not in drawn  # the same as full here: the caption says so
 
 
 def test_the_figure_names_what_it_misses(tmp_path):
