@@ -1,40 +1,19 @@
 """`Preferences`: pairwise comparisons of many users, stored flat.
 
 Users differ in how many pairs they bring (a shipped data set has 27,853 pairs and would pad to
-136,899), so pairs lie in one array ordered by user, with offsets. Solvers read them as tiles:
-blocks of a fixed number of pairs of one user each, where only a user's last tile is padded.
+136,899), so pairs lie in one array ordered by user, with offsets. Solvers read them as tiles
+(`simrlhf.data.tiles`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from simrlhf.core import checks, links
-
-# tile heights that a solver may see; the one that costs least is chosen (see `_tile_height`)
-_TILE_HEIGHTS = (8, 16, 32, 64, 128, 256)
-# what one more tile costs, in pairs: every tile carries a row of per-user quantities
-_TILE_OVERHEAD = 4
-
-
-class Tiles(NamedTuple):
-    """Blocks of pairs with one user each.
-
-    Attributes:
-        users: `(T,)` user of each tile, ascending.
-        features: `(T, n, d1, d2)`, zero where padded.
-        labels: `(T, n)`, zero where padded.
-        weights: `(T, n)`, zero where padded.
-    """
-
-    users: np.ndarray
-    features: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
+from simrlhf.data.tiles import Tiles, make_tiles
 
 
 class Preferences:
@@ -247,28 +226,8 @@ class Preferences:
 
     @cached_property
     def _tiles(self) -> Tiles:
-        height = _tile_height(self.counts)
-        per_user = -(-self.counts // height)
-        n_tiles = int(per_user.sum())
-        if n_tiles * height == self.n_total:  # no padding: the flat arrays are the tiles
-            shape = (n_tiles, height)
-            return Tiles(
-                np.repeat(np.arange(self.n_users), per_user),
-                self.features.reshape(*shape, self.d1, self.d2),
-                self.labels.reshape(shape),
-                self.weights.reshape(shape),
-            )
-        first_row = np.concatenate([[0], np.cumsum(per_user)])[:-1] * height
-        rows = first_row[self.users] + np.arange(self.n_total) - self.offsets[self.users]
-        flat = [
-            np.zeros((n_tiles * height, *array.shape[1:]))
-            for array in (self.features, self.labels, self.weights)
-        ]
-        for target, source in zip(flat, (self.features, self.labels, self.weights), strict=True):
-            target[rows] = source
-        return Tiles(
-            np.repeat(np.arange(self.n_users), per_user),
-            *(array.reshape(n_tiles, height, *array.shape[1:]) for array in flat),
+        return make_tiles(
+            self.counts, features=self.features, labels=self.labels, weights=self.weights
         )
 
     def _store(
@@ -323,14 +282,6 @@ class Preferences:
             f"Preferences(n_users={self.n_users}, n_total={self.n_total}, d1={self.d1}, "
             f"d2={self.d2}, link={self.link!r})"
         )
-
-
-def _tile_height(counts: np.ndarray) -> int:
-    """Height with the fewest padded pairs, counting what each tile costs; `n` for equal users."""
-    if counts.min() == counts.max():
-        return int(counts[0])
-    cost = [(-(-counts // h)).sum() * (h + _TILE_OVERHEAD) for h in _TILE_HEIGHTS]
-    return _TILE_HEIGHTS[int(np.argmin(cost))]
 
 
 def _numeric(name: str, values: object) -> np.ndarray:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simrlhf.data.preferences import Tiles
+from simrlhf.data.tiles import Tiles
 
 
 class PreferenceSource(Protocol):

@@ -28,6 +28,7 @@ SMOKE = HonestSettings(
 class _Part(NamedTuple):
     title: str
     sentences: list[str]
+    caption: str
     table: pd.DataFrame
     figures: list[Path]
 
@@ -56,7 +57,8 @@ def _synthetic(out: Path) -> _Part:
     return _Part(
         "Synthetic users: does the shared basis approach the truth as the theory says?",
         summary.summarise_subspace(rows),
-        summary.median_table(rows).reset_index(),
+        "Median subspace distance over seeds (the oracle knows the basis)",
+        summary.median_table(rows).rename_axis(columns=None).reset_index(),
         commands.figure([STUDY], out=out),
     )
 
@@ -68,6 +70,7 @@ def _real(out: Path) -> _Part:
     return _Part(
         "Real people (UKPConvArg1): who predicts the votes on topics never seen?",
         run.sentences,
+        "Means over workers; differences are to global, paired, with standard errors over workers",
         run.table[columns],
         [path for path in run.files if path.suffix == ".png"],
     )
@@ -97,7 +100,8 @@ def _section(out: Path, part: _Part) -> str:
         if path.suffix == ".png"
     )
     table = part.table.to_html(index=False, float_format="%.4g", border=0)
-    return f"<h2>{html.escape(part.title)}</h2>\n<ul>{items}</ul>\n{images}\n{table}"
+    title, caption = html.escape(part.title), html.escape(part.caption)
+    return f"<h2>{title}</h2>\n<ul>{items}</ul>\n{images}\n<p>{caption}:</p>\n{table}"
 
 
 def _link(path: Path, out: Path) -> str:

@@ -98,8 +98,7 @@ def _bounds(shared: pd.DataFrame) -> list[str]:
     )
     for name, words in (
         ("s2_a_priori", "a priori"),
-        ("s2_bregman", "with the run's curvature"),
-        ("s2_a_posteriori", "fully a posteriori"),
+        ("s2_a_posteriori", "a posteriori"),
     ):
         useful = shared.groupby(["n_users", "n_pairs"])[[name, "ceiling"]].median()
         useful = useful[useful[name] < useful["ceiling"]]

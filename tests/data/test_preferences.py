@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simrlhf.core.checks import InputError
-from simrlhf.data.preferences import _TILE_HEIGHTS, Preferences
+from simrlhf.data.preferences import Preferences
+from simrlhf.data.tiles import _TILE_HEIGHTS
 
 
 def random_pairs(counts, *, d1=3, d2=2, seed=0):
