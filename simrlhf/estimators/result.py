@@ -143,11 +143,12 @@ class FitResult:
         checks.shape("features", features, (None, *self.delta.shape[1:]))
         users = np.asarray(users)
         checks.require(
-            np.issubdtype(users.dtype, np.integer) and users.shape in ((), features.shape[:1]),
+            users.shape in ((), features.shape[:1])
+            and (np.issubdtype(users.dtype, np.integer) or users.size == 0),
             f"users must be one index or {len(features)} indices (integers), got shape "
             f"{users.shape} of {users.dtype}; user_ids gives the name of each index",
         )
-        users = np.broadcast_to(users, features.shape[:1])
+        users = np.broadcast_to(users, features.shape[:1]).astype(int)
         low, high = int(users.min(initial=0)), int(users.max(initial=0))
         checks.require(
             low >= 0 and high < self.n_users,
@@ -221,7 +222,7 @@ def load_fit(path: str | Path) -> FitResult:
     path = Path(path)
     checks.require(path.is_file(), f"no fit at {path}: give the .npz file that save() returned")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
         header = json.loads(str(arrays.pop("header")))
         if header["format"] == _FORMAT:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 
 from simrlhf.core import checks, subspaces
@@ -88,18 +90,26 @@ def lower_norms(blocks: np.ndarray, limit: float) -> np.ndarray:
     """
     blocks = blocks.copy()
     squares = np.einsum("nra,nra->n", blocks, blocks)
-    for _ in range(blocks.shape[0]):
-        high, low = int(squares.argmax()), int(squares.argmin())
-        if squares[high] <= limit * (1.0 + _BALANCED):
-            return blocks
+    above = squares > limit * (1.0 + _BALANCED)
+    largest = [(-squares[user], int(user)) for user in np.flatnonzero(above)]
+    smallest = [(squares[user], int(user)) for user in np.flatnonzero(~above)]
+    heapq.heapify(largest)
+    heapq.heapify(smallest)
+    while largest and smallest:
+        _, high = heapq.heappop(largest)
+        _, low = heapq.heappop(smallest)
         cosine, sine = _rotation_to(blocks[high], blocks[low], limit)
         first, second = blocks[high].copy(), blocks[low].copy()
         blocks[high] = cosine * first + sine * second
         blocks[low] = cosine * second - sine * first
-        for user in (high, low):
-            squares[user] = float(np.sum(blocks[user] ** 2))
-    worst = float(squares.max())
-    assert worst <= limit * (1.0 + 1e-9), (worst, limit)  # the construction is finite
+        rest = float(np.sum(blocks[low] ** 2))
+        if rest > limit * (1.0 + _BALANCED):
+            heapq.heappush(largest, (-rest, low))
+        else:
+            heapq.heappush(smallest, (rest, low))
+    worst = float(np.einsum("nra,nra->n", blocks, blocks).max())
+    # rounding of N - 1 rotations in the last block, which takes what is left
+    assert worst <= limit * (1.0 + 1e-9), (worst, limit)
     return blocks
 
 
