@@ -6,9 +6,10 @@ minimised by a trust-region Newton method: conjugate gradients with exact Hessia
 preconditioned by the Kronecker form `(pooled Gram) (x) (mean W_i W_i')`. A product costs two data
 passes and no matrix larger than `d1 x d1` is formed, so one path serves all sizes.
 
-Measured on two cores in float64 at N=32, n=200, d1=64, k=4 (the experiment behind this choice):
-4 to 6 outer steps and 33 to 56 data passes to a gradient of 1e-8. Forming the reduced Hessian
-instead costs as much per step as about ten passes at this size, and `(d1 k)^2` memory.
+Measured on two cores in float64 at N=32, n=200, d1=64, k=4 (experiments/benchmarks/fit_speed.py):
+37 to 41 data passes in the median over 20 seeds, 46 at most, to a gradient of 1e-8. A pass takes
+0.12 ms (projection) or 0.22 ms (collection); the users' Gram matrices, which an explicit reduced
+Hessian would start from in every step, take 1.2 ms, and the Hessian itself `(d1 k)^2` memory.
 """
 
 from __future__ import annotations

@@ -19,9 +19,12 @@ from simrlhf.world import WorldConfig, make_world
 
 def _case(n_pairs: int, **settings):
     world = make_world(WorldConfig(**settings), seed=1)
-    draw = {name: soft for name, soft in (("prefs", False), ("soft", True))}
-    samples = {n: sample_preferences(world, n_pairs, seed=2, soft=s) for n, s in draw.items()}
-    return SimpleNamespace(world=world, rank=world.config.rank, **samples)
+    return SimpleNamespace(
+        world=world,
+        rank=world.config.rank,
+        prefs=sample_preferences(world, n_pairs, seed=2),
+        soft=sample_preferences(world, n_pairs, seed=2, soft=True),
+    )
 
 
 @pytest.fixture(scope="session")

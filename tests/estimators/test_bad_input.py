@@ -36,14 +36,14 @@ BASIS = np.eye(6)[:, :2]
         ({"rank": 2, "init": np.ones((6, 3))}, r"init has shape \(6, 3\), expected \(6, 2\); pass"),
         ({"rank": 2, "init": np.full((6, 2), NAN)}, r"init holds 12 values that are not finite"),
         ({"rank": 2, "init": "random", "seed": -1}, r"seed = -1 must be at least 0"),
-        ({"rank": 2, "basis": BASIS}, r"basis is the known basis of the oracle; share_b takes .*init="),
-        ({"rank": 2, "theta_init": np.ones(5)}, r"theta_init has shape \(5, 1\), expected \(6, 1\)"),
+        ({"rank": 2, "basis": BASIS}, r"basis .* of the oracle; share_b takes .*init="),
+        ({"rank": 2, "theta_init": np.ones(5)}, r"theta_init has shape \(5, 1\), expected \(6,"),
         ({"rank": 2, "theta_init": np.full(6, NAN)}, r"theta_init holds 6 values that are not"),
         ({"estimator": "oracle"}, r"oracle needs basis=, the known \(d1, k\) basis"),
-        ({"estimator": "oracle", "basis": np.ones((5, 2))}, r"basis has shape \(5, 2\), expected \(6,"),
-        ({"estimator": "oracle", "basis": np.ones(6)}, r"basis has shape \(6,\), expected \(6, any"),
-        ({"estimator": "oracle", "basis": np.ones((6, 2))}, r"basis \(6, 2\) must have .* independent"),
-        ({"estimator": "oracle", "basis": BASIS, "rank": 3}, r"rank = 3, but the basis has 2 columns"),
+        ({"estimator": "oracle", "basis": np.ones((5, 2))}, r"basis has shape \(5, 2\), expected"),
+        ({"estimator": "oracle", "basis": np.ones(6)}, r"basis has shape \(6,\), expected \(6,"),
+        ({"estimator": "oracle", "basis": np.ones((6, 2))}, r"basis \(6, 2\) must .* independent"),
+        ({"estimator": "oracle", "basis": BASIS, "rank": 3}, r"rank = 3, but the basis has 2"),
     ],
 )  # fmt: skip
 def test_a_bad_setting_is_one_line_with_value_limit_and_remedy(narrow, settings, message):
@@ -55,8 +55,8 @@ def test_a_bad_setting_is_one_line_with_value_limit_and_remedy(narrow, settings,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"features": ((0, 1), NAN)}, r"features holds 1 values that are not finite \(first at index"),
-        ({"features": ((3, 0), np.inf)}, r"features holds 1 values that are not finite .*drop or repair"),
+        ({"features": ((0, 1), NAN)}, r"features holds 1 values .* \(first at index"),
+        ({"features": ((3, 0), np.inf)}, r"features holds 1 values .*drop or repair"),
         ({"labels": (2, 1.5)}, r"label 1\.5 lies outside \[0, 1\].*recode the labels or use link="),
         ({"labels": (2, -1.0)}, r"label -1 lies outside \[0, 1\]"),
         ({"labels": (2, NAN)}, r"labels holds 1 values that are not finite"),
@@ -88,7 +88,7 @@ def test_something_that_is_no_data_is_refused():
 def test_a_full_model_too_large_for_memory_is_refused_before_it_starts():
     users = [0, 0, 1]
     prefs = Preferences.from_pairs(users, np.ones((3, 200, 100)), np.ones(3))
-    with pytest.raises(InputError, match=r"full forms a matrix of side d1 d2 = 20000, above .*16384"):
+    with pytest.raises(InputError, match=r"matrix of side d1 d2 = 20000, above the limit 16384"):
         fit(prefs, "full")
 
 

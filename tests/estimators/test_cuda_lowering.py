@@ -70,12 +70,12 @@ SETTINGS = (NUMBER, NUMBER, NUMBER, COUNT)
 BASIS = spec(D1, RANK)
 KERNELS = {
     "share_b": (share_b, (PROBLEM, BASIS, *SETTINGS)),
-    "users": (users, (PROBLEM, spec(USERS, PAIRS, D2 * RANK), spec(USERS, D2 * RANK), *SETTINGS[:3])),
+    "users": (users, (PROBLEM, spec(USERS, PAIRS, 4), spec(USERS, 4), *SETTINGS[:3])),
     "full": (full, (PROBLEM, *SETTINGS)),
     "local": (local, (PROBLEM, *SETTINGS)),
     "oracle": (oracle, (PROBLEM, BASIS, *SETTINGS)),
     "spectral": (spectral, (PROBLEM,)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -101,9 +101,15 @@ def test_separation_and_sampling_lower_for_cuda():
     keys = jax.random.split(jax.random.key(0), 2 * USERS)
     draw = jax.jit(
         lambda data, theta, noise: _draw(
-            jax.random.wrap_key_data(data[:USERS]), jax.random.wrap_key_data(data[USERS:]), theta,
-            law="sphere", link=IDENTITY, noise=noise, n_pairs=4, soft=False,
-        )  # fmt: skip
+            jax.random.wrap_key_data(data[:USERS]),
+            jax.random.wrap_key_data(data[USERS:]),
+            theta,
+            law="sphere",
+            link=IDENTITY,
+            noise=noise,
+            n_pairs=4,
+            soft=False,
+        )
     )
     data = jax.random.key_data(keys)
     exported = jax.export.export(draw, platforms=["cuda"])(data, spec(USERS, D1), NUMBER)

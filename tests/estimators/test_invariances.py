@@ -74,7 +74,8 @@ def test_a_pair_of_weight_two_is_two_pairs(narrow, estimator):
     assert np.abs(wrong.delta - a.delta).max() > 100 * CLOSE
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+# two of them: the shorter sample needs compilations of its own
+@pytest.mark.parametrize("estimator", ["share_b", "full"])
 def test_a_weight_of_zero_removes_a_pair(narrow, estimator):
     prefs = narrow.prefs
     place = np.arange(prefs.n_total) - prefs.offsets[prefs.users]
@@ -110,9 +111,7 @@ def test_features_in_other_units_give_the_rewards_in_the_inverse_units(narrow, e
         tol=1e-10 * min(1.0, scale),
     )  # fmt: skip
     np.testing.assert_allclose(scale * other.delta, base.delta, rtol=0, atol=CLOSE)
-    np.testing.assert_allclose(
-        other.multipliers / scale**2, base.multipliers, rtol=0, atol=1e-4
-    )
+    np.testing.assert_allclose(other.multipliers / scale**2, base.multipliers, rtol=0, atol=1e-4)
 
 
 def test_a_base_reward_shifts_the_full_model_against_itself(wide):
@@ -136,10 +135,16 @@ def test_a_base_reward_is_a_shift_of_regression_labels(regression):
     assert np.abs(ignored.delta - plain.delta).max() > 0.1
 
 
-@pytest.mark.parametrize("settings", [{"norm_bound": 1.2}, {"ridge": 0.5}])
-@pytest.mark.parametrize(("estimator", "rank"), [("full", None), ("local", 1)])
+@pytest.mark.parametrize(
+    ("estimator", "rank", "settings"),
+    [
+        ("full", None, {"norm_bound": 1.2}),
+        ("full", None, {"ridge": 0.5}),
+        ("local", 1, {"norm_bound": 1.2}),
+    ],
+)
 def test_users_of_unequal_sizes_are_fitted_as_if_alone(wide, estimator, rank, settings):
-    counts = np.array([100, 9, 33, 70])  # several groups and padded tiles
+    counts = np.array([100, 9, 60, 70])  # two groups and padded tiles
     prefs = wide.prefs
     place = np.arange(prefs.n_total) - prefs.offsets[prefs.users]
     uneven = prefs.select(place < counts[prefs.users])
@@ -153,7 +158,7 @@ def test_users_of_unequal_sizes_are_fitted_as_if_alone(wide, estimator, rank, se
         np.testing.assert_allclose(together.delta[user], single.delta[user], rtol=0, atol=CLOSE)
 
 
-@pytest.mark.parametrize("estimator", ["share_b", "global", "oracle"])
+@pytest.mark.parametrize("estimator", ["share_b", "oracle"])
 def test_tiles_are_only_storage(narrow, reference, estimator):
     counts = np.array([40, 9, 25, 40, 3])
     prefs = narrow.prefs

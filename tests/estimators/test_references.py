@@ -246,7 +246,7 @@ def test_local_is_not_above_scipys_restarts_of_any_user(wide, reference):
                 jac=True,
                 method="L-BFGS-B",
                 options={"ftol": 1e-15, "gtol": 1e-9},
-            ).fun  # fmt: skip
+            ).fun
             for _ in range(10)
         )
     assert penalised(prefs, result, reference) <= best / prefs.n_total + 1e-6

@@ -94,9 +94,11 @@ def test_a_damaged_file_is_named_in_one_line(result, tmp_path):
     for kind, content in damaged_files(good, tmp_path):
         path = tmp_path / "bad.npz"
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"bad\.npz is not a saved fit .*fit and save again") as e:
+        with pytest.raises(
+            InputError, match=r"bad\.npz is not a saved fit .*fit and save"
+        ) as caught:
             load_fit(path)
-        assert "\n" not in str(e.value), kind
+        assert "\n" not in str(caught.value), kind
 
 
 def test_a_missing_file_and_another_format_are_named(tmp_path):

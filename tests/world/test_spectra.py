@@ -108,6 +108,10 @@ def test_rotating_users_against_each_other_keeps_singular_values_and_left_space(
         before, after = (np.hstack(list(b)) for b in (blocks, lowered))
         np.testing.assert_allclose(after @ after.T, before @ before.T, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(spectra.lower_norms(blocks, 2 * squares.max()), blocks)
+    barely = squares.max() * (1 - 1e-9)
+    assert np.sum(spectra.lower_norms(blocks, barely) ** 2, axis=(1, 2)).max() < barely * (
+        1 + 1e-11
+    )
 
 
 @pytest.mark.parametrize(("shape", "decay"), [("flat", 1.0), ("power", 1.0), ("power", 2.5)])
