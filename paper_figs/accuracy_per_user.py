@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import scipy.stats
 from matplotlib.axes import Axes
 
@@ -73,17 +74,21 @@ def _read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     missing = [path.name for path in needed if not path.is_file()]
     checks.require(
         not missing,
-        f"{folder} holds no {missing[0] if missing else ''}; run: simrlhf fit DATA --out {folder}",
+        f"{folder} holds no {missing[0] if missing else ''}; run: simrlhf fit DATA",
     )
-    per_user = pd.read_parquet(needed[0])
+    try:
+        per_user, summary = pd.read_parquet(needed[0]), pd.read_csv(needed[1])
+        settings = json.loads(needed[2].read_text(encoding="utf-8"))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise checks.InputError(f"{folder} is damaged ({reason}); run simrlhf fit again") from None
     checks.require(
         bool(per_user["accuracy"].notna().any()),
         f"{folder} holds a regression, which has no accuracy to draw; see its summary.md",
     )
-    summary = pd.read_csv(needed[1])
     # an empty cell comes back as NaN
     summary["same_as"] = ["" if pd.isna(name) else name for name in summary["same_as"]]
-    return per_user, summary, json.loads(needed[2].read_text(encoding="utf-8"))
+    return per_user, summary, settings
 
 
 def _accuracies(axis: Axes, means: pd.DataFrame, names: list[str]) -> None:

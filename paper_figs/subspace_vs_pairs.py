@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from simrlhf.study.results import load_results
+from simrlhf.core import checks
+from simrlhf.study.results import load_results, require_one_world
 
 STUDY = "subspace_vs_pairs"
 # colour-blind safe (Okabe and Ito); order of the legend
@@ -32,11 +33,16 @@ BOUND, SOUND, LIMIT, VACUOUS = "#CC79A7", "#7F3C8D", "#555555", "#EEEEEE"
 def draw(results: Path, out: Path) -> list[Path]:
     """Write `subspace_vs_pairs.png` and `.pdf` into `out`."""
     rows = load_results(STUDY, results)
+    require_one_world(rows)
+    checks.require(
+        "share_b" in set(rows["estimator"]),
+        f"the figure needs rows of share_b, which carry the bounds; sweep {STUDY} with share_b",
+    )
     users = sorted(rows["n_users"].unique())
     figure, axes = plt.subplots(
         2,
         len(users),
-        figsize=(max(4.1 * len(users), 8.0), 9.2),
+        figsize=(max(4.1 * len(users), 9.5), 9.2),
         sharex=True,
         sharey="row",
         squeeze=False,
@@ -55,6 +61,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     figure.suptitle(_caption(rows), fontsize=9)
     paths = [out / f"{STUDY}.{kind}" for kind in ("png", "pdf")]
+    out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         figure.savefig(path, dpi=160)
     plt.close(figure)
@@ -67,7 +74,7 @@ def _distances(axis: Axes, rows: pd.DataFrame, constant: float) -> None:
     axis.axhspan(ceiling, 100.0, color=VACUOUS, zorder=0)
     axis.axhline(ceiling, color="#999999", lw=1, zorder=1)
     axis.annotate(
-        r"vacuous: above $\sqrt{k}$",
+        rf"vacuous: above {_ceiling_name(rows)}",
         (0.02, ceiling * 1.05),
         ha="left",
         va="bottom",
@@ -77,7 +84,8 @@ def _distances(axis: Axes, rows: pd.DataFrame, constant: float) -> None:
     )
     # the oracle's distance is 0 by construction: it has no place on a logarithmic axis
     _measured(axis, rows[rows["estimator"] != "oracle"], "subspace_distance")
-    axis.plot([], [], color=STYLES["oracle"][0], marker="x", lw=1.2, label=STYLES["oracle"][2])
+    if "oracle" in set(rows["estimator"]):
+        axis.plot([], [], color=STYLES["oracle"][0], marker="x", lw=1.2, label=STYLES["oracle"][2])
     sound = shared.groupby("n_pairs")["s2_a_posteriori"].median()
     axis.plot(sound.index, sound, color=SOUND, lw=1.6, label="S2, a posteriori (proved)")
     printed = constant * shared.groupby("n_pairs")["theorem_4_1"].median()
@@ -142,6 +150,12 @@ def _frame_rows(axes: np.ndarray, rows: pd.DataFrame) -> None:
     axes[0, 0].set_ylim(0.7 * lowest, 5.0 * float(shared["ceiling"].max()))
     axes[0, 0].set_ylabel(r"subspace distance  dist$(\hat B, B^\diamond)$")
     axes[1, 0].set_ylabel(r"reward error  $(\mathrm{mean}_i\,E\langle E_i,x\rangle^2)^{1/2}$")
+
+
+def _ceiling_name(rows: pd.DataFrame) -> str:
+    """What a distance cannot exceed: `sqrt(min(k, d1 - k))`."""
+    one = rows.iloc[0]
+    return r"$\sqrt{k}$" if one["rank"] <= one["d1"] - one["rank"] else r"$\sqrt{d_1-k}$"
 
 
 def _label(name: str, label: str, rows: pd.DataFrame) -> str:

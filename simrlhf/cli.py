@@ -31,6 +31,10 @@ def main() -> None:
     except InputError as error:
         print(f"simrlhf: {error}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        said = " ".join(str(error).split())
+        print(f"simrlhf: not enough memory ({said}); use fewer users or pairs", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("simrlhf: interrupted; finished work is stored, run again to go on", file=sys.stderr)
         sys.exit(130)

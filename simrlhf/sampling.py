@@ -30,6 +30,9 @@ def sample_preferences(
         soft: give `E[o | x]` (the probability; the mean for the identity link) instead of a drawn
             label, which switches the label noise off.
     """
+    checks.require(
+        isinstance(world, World), f"world must come from make_world, got {type(world).__name__}"
+    )
     config = world.config
     counts = _counts(n_pairs, config.n_users)
     most, size = int(counts.max()), config.d1 * config.d2
@@ -51,9 +54,9 @@ def sample_preferences(
 
 
 def _counts(n_pairs: int | np.ndarray, n_users: int) -> np.ndarray:
-    if np.ndim(n_pairs) == 0:
+    if isinstance(n_pairs, str | None) or np.isscalar(n_pairs):
         return np.full(n_users, checks.integer("n_pairs", n_pairs, low=1))
-    counts = np.asarray(n_pairs)
+    counts = checks.names("n_pairs", n_pairs)
     checks.shape("n_pairs", counts, (n_users,), remedy="one number, or one for each user")
     checks.require(
         np.issubdtype(counts.dtype, np.integer) and bool((counts >= 1).all()),

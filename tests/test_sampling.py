@@ -132,8 +132,8 @@ def test_the_callers_precision_changes_nothing(world):
         (0, r"n_pairs = 0 must be at least 1"),
         (2.5, r"n_pairs must be an integer, got 2\.5"),
         ([1, 2], r"n_pairs has shape \(2,\), expected \(6\); one number, or one for each user"),
-        ([1, 2, 3, 4, 5, 0], r"n_pairs must be integers of at least 1, got 0"),
-        ([1.5] * 6, r"n_pairs must be integers of at least 1, got 1\.5 of type float64"),
+        ([1, 2, 3, 4, 5, 0], r"n_pairs must be integers of at least 1, got .*0"),
+        ([1.5] * 6, r"n_pairs must be integers of at least 1, got .*1\.5"),
     ],
 )
 def test_bad_counts_are_refused(world, n_pairs, message):

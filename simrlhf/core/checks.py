@@ -91,6 +91,39 @@ def finite(name: str, array: np.ndarray, *, remedy: str = "") -> None:
         )
 
 
+def numbers(name: str, values: object) -> np.ndarray:
+    """Return `values` as a float64 array; text, complex numbers and ragged lists are refused."""
+    try:
+        array = np.asarray(values)
+        mixed = array.dtype.kind == "O" and not any(isinstance(v, str) for v in array.flat)
+        if array.dtype.kind not in "biuf" and not mixed:
+            raise TypeError
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name} must be a rectangular array of real numbers, got {_kind(values)}"
+        ) from None
+
+
+def names(name: str, values: object) -> np.ndarray:
+    """Return one-dimensional `values` as an array of numbers or of names, which can be sorted."""
+    try:
+        array = np.asarray(values)
+        np.unique(array)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name} must hold all numbers or all names, one for each pair, got {_kind(values)} "
+            "of mixed or ragged entries"
+        ) from None
+    if array.dtype.kind == "f":
+        finite(name, array)
+    return array
+
+
+def _kind(values: object) -> str:
+    return repr(values) if isinstance(values, str | bytes) else type(values).__name__
+
+
 def shape(
     name: str, array: np.ndarray, expected: tuple[int | None, ...], *, remedy: str = ""
 ) -> None:

@@ -101,7 +101,7 @@ def _sines_and_cosines(b1: np.ndarray, b2: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _bases(b1: np.ndarray, b2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    b1, b2 = np.asarray(b1, dtype=np.float64), np.asarray(b2, dtype=np.float64)
+    b1, b2 = checks.numbers("b1", b1), checks.numbers("b2", b2)
     for name, basis in (("b1", b1), ("b2", b2)):
         checks.require(
             basis.ndim == 2, f"{name} must be a (d, k) matrix, got an array of shape {basis.shape}"

@@ -15,6 +15,9 @@ import numpy as np
 from simrlhf.core import checks, links
 from simrlhf.data.tiles import Tiles, make_tiles
 
+# fourth powers of the features, which second-order solvers form, stay finite below it
+_LARGEST_FEATURE = 1e50
+
 
 class Preferences:
     """Comparisons `x = phi(tau_0) - phi(tau_1)` with labels, grouped by user; immutable.
@@ -55,7 +58,7 @@ class Preferences:
         mask: np.ndarray | None = None,
         link: str = "logistic",
     ) -> None:
-        features = _numeric("features", features)
+        features = checks.numbers("features", features)
         if features.ndim == 3:
             features = features[..., None]
         checks.require(
@@ -63,10 +66,13 @@ class Preferences:
             f"features has shape {features.shape}, expected (users, pairs, d1, d2) or "
             "(users, pairs, d1); use Preferences.from_pairs for flat data",
         )
-        labels = _numeric("labels", labels)
+        labels = checks.numbers("labels", labels)
         checks.shape("labels", labels, features.shape[:2], remedy="one label for each pair")
-        keep = np.ones(labels.shape, bool) if mask is None else np.asarray(mask)
+        keep = np.ones(labels.shape) if mask is None else checks.numbers("mask", mask)
         checks.shape("mask", keep, labels.shape, remedy="one entry for each pair")
+        checks.require(
+            bool(np.isin(keep, (0.0, 1.0)).all()), "mask must hold true and false (or 1 and 0) only"
+        )
         keep = keep.astype(bool)
         counts = keep.sum(axis=1)
         self._store(
@@ -113,22 +119,22 @@ class Preferences:
             checks.require(
                 items is None and pairs is None, "give features, or items and pairs, not both"
             )
-            features = _numeric("features", features)
+            features = checks.numbers("features", features)
         if features.ndim == 2:
             features = features[..., None]
-        user = np.asarray(user)
+        user = checks.names("user", user)
         n_pairs = user.shape[0] if user.ndim == 1 else -1
         checks.require(
             n_pairs > 0, f"user has shape {user.shape}, expected one entry for each pair"
         )
         checks.shape("features", features, (n_pairs, None, None), remedy="one row for each pair")
-        labels = _numeric("labels", labels)
+        labels = checks.numbers("labels", labels)
         checks.shape("labels", labels, (n_pairs,), remedy="one label for each pair")
         if weights is not None:
-            weights = _numeric("weights", weights)
+            weights = checks.numbers("weights", weights)
             checks.shape("weights", weights, (n_pairs,), remedy="one weight for each pair")
         if groups is not None:
-            groups = np.asarray(groups)
+            groups = checks.names("groups", groups)
             checks.shape("groups", groups, (n_pairs,), remedy="one group for each pair")
         user_ids, index = _user_index(user, users)
         order = np.argsort(index, kind="stable")
@@ -195,7 +201,7 @@ class Preferences:
 
         Kernels see the same shapes, so folds and nested samples need no new compilation.
         """
-        weights = _numeric("weights", weights)
+        weights = checks.numbers("weights", weights)
         checks.shape("weights", weights, (self.n_total,), remedy="one weight for each pair")
         made = type(self).__new__(type(self))
         made._store(
@@ -256,6 +262,12 @@ class Preferences:
         )
         for name in ("features", "labels", "weights"):
             checks.finite(name, getattr(self, name))
+        largest = float(np.abs(self.features).max())
+        checks.require(
+            largest <= _LARGEST_FEATURE,
+            f"features reach {largest:.3g}, above {_LARGEST_FEATURE:g}, where float64 products "
+            "overflow; rescale the features",
+        )
         checks.require(
             bool((self.weights >= 0).all()),
             f"weights must not be negative, got {self.weights.min():g}",
@@ -284,20 +296,11 @@ class Preferences:
         )
 
 
-def _numeric(name: str, values: object) -> np.ndarray:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise checks.InputError(
-            f"{name} must be a rectangular array of numbers, got {type(values).__name__}"
-        ) from None
-
-
 def _differences(items: np.ndarray | None, pairs: np.ndarray | None) -> np.ndarray:
     checks.require(
         items is not None and pairs is not None, "give features, or both items and pairs"
     )
-    items, pairs = _numeric("items", items), np.asarray(pairs)
+    items, pairs = checks.numbers("items", items), checks.names("pairs", pairs)
     checks.shape("pairs", pairs, (None, 2), remedy="two item numbers for each pair")
     checks.require(
         np.issubdtype(pairs.dtype, np.integer), f"pairs must hold integers, got {pairs.dtype}"

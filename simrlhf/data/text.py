@@ -44,6 +44,12 @@ class TextFeatures:
     scale: np.ndarray
 
 
+def most_dimensions(texts: Sequence[str]) -> int:
+    """Latent directions that these texts can have: below their number and that of their words."""
+    vocabulary = {word for text in texts for word in words(text)}
+    return max(0, min(len(texts), len(vocabulary)) - 1)
+
+
 def fit(texts: Sequence[str], *, dimensions: int = DIMENSIONS) -> TextFeatures:
     """Learn text features from training texts; `dimensions = 0` keeps the length alone.
 
@@ -53,9 +59,8 @@ def fit(texts: Sequence[str], *, dimensions: int = DIMENSIONS) -> TextFeatures:
     checks.require(len(texts) > 0, "no texts: at least one is needed to learn features")
     counts = [Counter(words(text)) for text in texts]
     vocabulary = tuple(sorted({word for count in counts for word in count}))
-    limit = max(0, min(len(texts), len(vocabulary)) - 1)
     checks.integer(
-        "dimensions", dimensions, low=0, high=limit,
+        "dimensions", dimensions, low=0, high=most_dimensions(texts),
         remedy=f"there are {len(texts)} texts with {len(vocabulary)} words: lower dimensions",
     )  # fmt: skip
     held = np.zeros(len(vocabulary))

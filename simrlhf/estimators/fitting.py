@@ -69,13 +69,14 @@ def fit(
         f"preferences must be Preferences or a source with chunks(), got "
         f"{type(preferences).__name__}; build them with Preferences.from_pairs",
     )
+    checks.integer("seed", seed, low=0, high=2**63 - 1)
     entry = ESTIMATORS[checks.choice("estimator", estimator, ESTIMATORS)]
     link = get_link(preferences.link)
     theta_init = _base(theta_init, preferences)
     radius = _radius(norm_bound)
     ridge = checks.real("ridge", ridge, low=0.0)
     tol = checks.real("tol", tol, above=0.0)
-    max_iterations = checks.integer("max_iterations", max_iterations, low=1)
+    max_iterations = checks.integer("max_iterations", max_iterations, low=1, high=2**31 - 1)
     basis = _known_basis(basis, entry, preferences)
     _check_size(preferences, entry)
     if rank == "auto":
@@ -158,7 +159,7 @@ def _base(theta_init: np.ndarray | None, preferences: PreferenceSource) -> np.nd
     shape = (preferences.d1, preferences.d2)
     if theta_init is None:
         return np.zeros(shape)
-    base = np.asarray(theta_init, dtype=np.float64)
+    base = checks.numbers("theta_init", theta_init)
     base = base[:, None] if base.ndim == 1 else base
     checks.shape("theta_init", base, shape, remedy="one (d1, d2) matrix for all users")
     checks.finite("theta_init", base)
@@ -181,7 +182,7 @@ def _known_basis(
         )
         return None
     checks.require(basis is not None, "oracle needs basis=, the known (d1, k) basis")
-    known = np.asarray(basis, dtype=np.float64)
+    known = checks.numbers("basis", basis)
     checks.shape("basis", known, (preferences.d1, None), remedy="a (d1, k) matrix")
     checks.finite("basis", known)
     checks.require(

@@ -9,7 +9,7 @@ flat, `(N, d2 k)`, to match the projected features `(T, n, d2 k)`; `unflatten_fa
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import NamedTuple, Protocol
 
 import jax
@@ -68,14 +68,20 @@ _device_tiles: weakref.WeakKeyDictionary[PreferenceSource, tuple[jax.Array, ...]
 
 def load_problem(source: PreferenceSource, theta_init: np.ndarray | None = None) -> Problem:
     """Put a preference source on the device; `theta_init` `(d1, d2)` enters as offsets."""
-    if source not in _device_tiles:
-        _device_tiles[source] = _to_device(list(source.chunks()))
-    rows, labels, weights, users = _device_tiles[source]
+    rows, labels, weights, users = _tiles_of(source)
     if theta_init is None:
         offsets = jnp.zeros_like(labels)
     else:
         offsets = jnp.einsum("tnba,ab->tn", rows, jnp.asarray(theta_init))
     return Problem(rows, labels, weights, offsets, users)
+
+
+def _tiles_of(source: PreferenceSource) -> tuple[jax.Array, ...]:
+    if not isinstance(source, Hashable):  # a source of the user's own that cannot be remembered
+        return _to_device(list(source.chunks()))
+    if source not in _device_tiles:
+        _device_tiles[source] = _to_device(list(source.chunks()))
+    return _device_tiles[source]
 
 
 def project_rows(problem: Problem, basis: jax.Array) -> jax.Array:

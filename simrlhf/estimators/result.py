@@ -137,7 +137,7 @@ class FitResult:
             users: `(m,)` indices `0 .. N-1`, or one index for all rows.
             features: `(m, d1, d2)` or `(m, d1)`.
         """
-        features = np.asarray(features, dtype=np.float64)
+        features = checks.numbers("features", features)
         if features.ndim == 2:
             features = features[..., None]
         checks.shape("features", features, (None, *self.delta.shape[1:]))
@@ -160,6 +160,10 @@ class FitResult:
 
     def evaluate(self, preferences: Preferences) -> Evaluation:
         """Loss and accuracy of every user of `preferences`, matched to this fit by `user_ids`."""
+        checks.require(
+            isinstance(preferences, Preferences),
+            f"evaluate needs Preferences, got {type(preferences).__name__}",
+        )
         checks.require(
             preferences.link == self.link,
             f"the fit has the {self.link} link, the data the {preferences.link} link; evaluate on "
@@ -193,7 +197,6 @@ class FitResult:
         """Write the fit to one `.npz` file (arrays and a JSON header, no pickles)."""
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-        path.parent.mkdir(parents=True, exist_ok=True)
         header = {
             "format": _FORMAT,
             "factors": type(self.factors).__name__,
@@ -203,7 +206,13 @@ class FitResult:
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {f"factors.{name}": value for name, value in vars(self.factors).items()}
         arrays["user_ids"] = _plain(self.user_ids)
-        np.savez_compressed(path, header=np.asarray(json.dumps(header)), **arrays)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(path, header=np.asarray(json.dumps(header)), **arrays)
+        except OSError as error:
+            raise checks.InputError(
+                f"cannot write {path} ({error.strerror}); give a path in a writable folder"
+            ) from None
         return path
 
 

@@ -41,9 +41,13 @@ def starting_basis(
             return spectral_basis(problem, link=link, n_users=n_users, rank=rank), 1
         key = streams.stream(seed, "start")
         return jnp.linalg.qr(jax.random.normal(key, (problem.d1, rank)))[0], 0
-    basis = np.asarray(init, dtype=np.float64)
+    basis = checks.numbers("init", init)
     checks.shape("init", basis, (problem.d1, rank), remedy="pass a (d1, rank) basis")
     checks.finite("init", basis)
+    checks.require(
+        np.linalg.matrix_rank(basis) == rank,
+        f"init must have {rank} independent columns, got rank {np.linalg.matrix_rank(basis)}",
+    )
     return jnp.linalg.qr(jnp.asarray(basis))[0], 0
 
 

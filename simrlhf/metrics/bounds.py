@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simrlhf import theory
+from simrlhf.core import checks
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult
 from simrlhf.metrics.instance import Instance, measure_instance
@@ -20,16 +21,30 @@ def bounds_of_fit(
     """Evaluate S1, S2 at its three levels, Theorem 4.1 with `c_1 = 1`, L1, L2 and Wilks' statistic.
 
     Args:
-        preferences: what `result`, of `share_b` at the world's rank, was fitted to.
+        preferences: what `result` was fitted to.
+        result: a `share_b` fit at the world's rank, with the world's `theta_init`.
         n_pairs: pairs per user that carry weight.
 
     Returns:
         `ceiling` of the distance; `s1`, `s2_a_priori`, `s2_bregman`, `s2_a_posteriori` (bounds of
         this run's distance; infinite where vacuous by a singular design); `s2_slack`, the
         certificate `max(F(hat) - F(<>), 0)`; `theorem_4_1`; `limit` and `reward_limit`, the root
-        mean square distance and reward error of the efficiency limits L1 and L2 (tail zero only,
-        else NaN); `wilks`, `2 [loglik(hat) - loglik(*)]`, and its expected value `parameters`.
+        mean square distance and reward error of the efficiency limits L1 and L2 (NaN with a tail,
+        or where a user's truth is not inside the fit's ball: the limits do not hold there);
+        `wilks`, `2 [loglik(hat) - loglik(*)]`, and its expected value `parameters`.
+
+    Raises:
+        InputError: the fit is not `share_b`, or has another `theta_init` than the world.
     """
+    checks.require(
+        result.estimator == "share_b",
+        f"the bounds are those of share_b, the fit is of {result.estimator}",
+    )
+    checks.require(
+        np.array_equal(result.theta_init, world.theta_init),
+        "the fit has another theta_init than the world, so its Delta is measured from another "
+        "base; fit with theta_init=world.theta_init",
+    )
     config = world.config
     ceiling = theory.distance_ceiling(config.rank, config.d1)
     diversity = theory.diversity_metrics(world.delta, config.rank)
@@ -60,7 +75,7 @@ def bounds_of_fit(
         ).value,
         **_oracle_inequalities(world, instance, result, diversity.tail_energy, ceiling),
         "theorem_4_1": printed.value,
-        **_limits(world, n_pairs),
+        **_limits(world, result, n_pairs),
         "wilks": -2.0 * _precision(world) * instance.excess_over_truth,
         "parameters": float(parameters),
     }
@@ -69,8 +84,10 @@ def bounds_of_fit(
 def _oracle_inequalities(
     world: World, instance: Instance, result: FitResult, tail_energy: float, ceiling: float
 ) -> dict[str, float]:
+    # a truth outside the ball that the fit was given is still within its own norm
+    ball = None if result.norm_bound is None else max(result.norm_bound, _largest_norm(world))
     margin = theory.worst_margin(
-        norm_bound=result.norm_bound,
+        norm_bound=ball,
         feature_norm=instance.largest_feature,
         init_norm=float(np.linalg.norm(world.theta_init)),
     )
@@ -95,9 +112,10 @@ def _oracle_inequalities(
     return {**{f"s2_{level}": bound.value for level, bound in bounds.items()}, "s2_slack": slack}
 
 
-def _limits(world: World, n_pairs: int) -> dict[str, float]:
-    """L1 and L2, which hold where the truth lies in the class."""
-    if world.config.tail > 0:
+def _limits(world: World, result: FitResult, n_pairs: int) -> dict[str, float]:
+    """L1 and L2, which hold where the truth lies in the interior of the class."""
+    outside = result.norm_bound is not None and _largest_norm(world) >= result.norm_bound
+    if world.config.tail > 0 or outside:
         return {"limit": float("nan"), "reward_limit": float("nan")}
     informations = _precision(world) * theory.isotropic_fisher(
         world.theta, world.link, law=world.config.features
@@ -110,6 +128,10 @@ def _limits(world: World, n_pairs: int) -> dict[str, float]:
         "limit": float(np.sqrt(limit.value / n_pairs)),
         "reward_limit": float(np.sqrt(mean_square / n_pairs)),
     }
+
+
+def _largest_norm(world: World) -> float:
+    return float(np.linalg.norm(world.delta, axis=(1, 2)).max())
 
 
 def _precision(world: World) -> float:

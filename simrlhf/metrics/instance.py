@@ -56,10 +56,13 @@ def measure_instance(world: World, preferences: Preferences, result: FitResult) 
     base = world.theta_init
     basis = world.basis
     truncated = np.einsum("ak,bk,nbc->nac", basis, basis, world.delta)
-    fitted = result.delta + result.theta_init - base
     rewards = {
-        name: _rewards(preferences, base + delta)
-        for name, delta in (("truth", world.delta), ("fit", fitted), ("truncated", truncated))
+        name: _rewards(preferences, theta)
+        for name, theta in (
+            ("truth", world.theta),
+            ("fit", result.theta_init + result.delta),
+            ("truncated", base + truncated),
+        )
     }
     seen = preferences.weights > 0
     total = {name: _losses(world.link, preferences, z) for name, z in rewards.items()}
@@ -74,8 +77,8 @@ def measure_instance(world: World, preferences: Preferences, result: FitResult) 
         scores=subspaces.unfold(_score_blocks(preferences, slopes)),
         smallest_design=smallest,
         largest_design=largest,
-        error_norm=float(np.linalg.norm(fitted - world.delta)),
-        truncated_error_norm=float(np.linalg.norm(fitted - truncated)),
+        error_norm=float(np.linalg.norm(result.delta - world.delta)),
+        truncated_error_norm=float(np.linalg.norm(result.delta - truncated)),
         # z is linear along a segment, so the extremes are at its ends
         largest_reward=float(
             max(np.abs(rewards["truth"][seen]).max(), np.abs(rewards["fit"][seen]).max())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simrlhf.core import checks, numerics
-from simrlhf.study import figures, results, runner, spec
+from simrlhf.study import figures, honest_report, results, runner, spec
 from simrlhf.study.terminal import console, progress_bar
 
 
@@ -46,7 +46,7 @@ def figure(names: Sequence[str], *, out: Path, everything: bool = False) -> list
     """Draw figures beside their results; returns the files."""
     known = figures.list_figures()
     if everything:
-        names = [name for name in known if results.study_folder(name, out).is_dir()]
+        names = [name for name in known if _folders(name, out)]
         checks.require(bool(names), f"no results under {out}; run a sweep first")
     if not names:
         for name, sentence in known.items():
@@ -55,11 +55,21 @@ def figure(names: Sequence[str], *, out: Path, everything: bool = False) -> list
     drawn = []
     for name in names:
         checks.choice("figure", name, known)
-        folder = results.study_folder(name, out)
-        drawn += figures.draw_figure(name, out, folder)
+        # without results the figure itself says how to make them
+        for source, folder in _folders(name, out) or [(out, results.study_folder(name, out))]:
+            drawn += figures.draw_figure(name, source, folder)
     for path in drawn:
         console.print(f"figure: {path}")
     return drawn
+
+
+def _folders(name: str, out: Path) -> list[tuple[Path, Path]]:
+    """What a figure reads and where it goes, for everything under `out` that it can be drawn of."""
+    if name != honest_report.FIGURE:
+        folder = results.study_folder(name, out)
+        return [(out, folder)] if results.has_results(name, out) else []
+    inside = sorted(out.iterdir()) if out.is_dir() else []
+    return [(place, place) for place in (out, *inside) if honest_report.is_run(place)]
 
 
 def print_studies() -> None:

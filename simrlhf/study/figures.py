@@ -21,10 +21,9 @@ def draw_figure(name: str, results: Path, out: Path) -> list[Path]:
 
     Args:
         results: the folder that holds what the figure reads.
-        out: folder for the files; made if need be.
+        out: folder for the files; the figure makes it once its results are read.
     """
     script = _scripts()[checks.choice("figure", name, _scripts())]
-    out.mkdir(parents=True, exist_ok=True)
     return _load(script).draw(results, out)
 
 

@@ -56,7 +56,9 @@ def learn_features(table: PairTable, train: np.ndarray, *, dimensions: int) -> L
     if table.texts is None:
         scales = tables.fit_scales(table, train)
         return Learned(tables.scaled(table, scales), None, scales)
-    fitted = text.fit([table.texts[i] for i in table.used_items(train)], dimensions=dimensions)
+    texts = [table.texts[i] for i in table.used_items(train)]
+    # few or short texts hold fewer directions than asked for
+    fitted = text.fit(texts, dimensions=min(dimensions, text.most_dimensions(texts)))
     return Learned(table, text.transform(fitted, table.texts), fitted)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -113,13 +114,7 @@ def write(
         `per_user.parquet`, `choices.csv`, `splits.csv`, `summary.csv`, `settings.json`,
         `summary.md`, the model and its features, and the figure (none for regression).
     """
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise checks.InputError(
-            f"cannot write to {folder} ({error.strerror}); give a writable --out"
-        ) from None
+    folder = open_folder(out, data=data)
     summary = summarise(evaluation)
     evaluation.per_user.to_parquet(folder / "per_user.parquet", index=False)
     evaluation.choices.to_csv(folder / "choices.csv", index=False)
@@ -140,6 +135,33 @@ def write(
     if summary["accuracy"].isna().all():  # regression has no accuracy to draw
         return written
     return [*written, *figures.draw_figure(FIGURE, folder, folder)]
+
+
+def open_folder(out: str | Path, *, data: str) -> Path:
+    """Make the folder of a run, before the work; one that holds a run on other data is refused."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise checks.InputError(
+            f"cannot write to {folder} ({error.strerror}); give a writable --out"
+        ) from None
+    checks.require(os.access(folder, os.W_OK), f"cannot write to {folder}; give a writable --out")
+    before = folder / "settings.json"
+    if before.is_file():
+        try:
+            other = json.loads(before.read_text(encoding="utf-8")).get("data")
+        except (ValueError, AttributeError):
+            other = data  # damaged by an interrupted run: this one writes it anew
+        checks.require(
+            other == data, f"{folder} holds a run on {other}, not on {data}; give another --out"
+        )
+    return folder
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds what `write` wrote."""
+    return (folder / "per_user.parquet").is_file() and (folder / "settings.json").is_file()
 
 
 def markdown(evaluation: HonestEvaluation, summary: pd.DataFrame, *, data: str) -> str:

@@ -34,7 +34,7 @@ class HonestSettings:
             and is scored with at least `min_test` pairs in the part that scores.
     """
 
-    estimators: tuple[str, ...] = ("share_b", "global", "full")
+    estimators: tuple[str, ...] = ("share_b", "global", "full", "local")
     ranks: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
     ridges: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
     base: str = "none"
@@ -52,6 +52,14 @@ class HonestSettings:
         checks.choice("base", self.base, ("none", "global"))
         checks.require(bool(self.ranks), "ranks is empty; give at least one rank")
         checks.require(bool(self.ridges), "ridges is empty; give at least one ridge")
+        for rank in self.ranks:
+            checks.integer("rank", rank, low=1)
+        for ridge in self.ridges:
+            checks.real("ridge", ridge, low=0.0)
+        if self.norm_bound is not None:
+            checks.real("norm_bound", self.norm_bound, above=0.0, remedy="leave it out for none")
+        checks.integer("dimensions", self.dimensions, low=0)
+        checks.integer("seed", self.seed, low=0, high=2**63 - 1)
         checks.integer("n_splits", self.n_splits, low=1)
         checks.integer("min_train", self.min_train, low=1)
         checks.integer("min_test", self.min_test, low=1)
@@ -79,6 +87,12 @@ def choose_lineup(table: PairTable, settings: HonestSettings) -> tuple[list[str]
         same_as["share_b"] = "full"
     fitted = [name for name in wanted if name not in same_as]
     return list(dict.fromkeys([*fitted, *same_as.values()])), same_as
+
+
+def largest_rank(table: PairTable, settings: HonestSettings) -> int:
+    """`min(d1, N d2)`: no rank above it means anything on these data."""
+    d1, d2 = _shape(table, settings)
+    return min(d1, d2 * np.unique(table.user_ids).size)
 
 
 def _shape(table: PairTable, settings: HonestSettings) -> tuple[int, int]:

@@ -18,7 +18,6 @@ STUDY = "subspace_vs_pairs"
 DATA = "ukpconvarg1"
 # smoke size of the evaluation on real votes: a coarse grid around what larger runs choose
 SMOKE = HonestSettings(
-    estimators=("share_b", "global", "full"),
     ranks=(1, 2),
     ridges=(1.0, 3.0, 10.0, 30.0),
     n_splits=3,

@@ -12,7 +12,7 @@ from simrlhf.core import checks, numerics
 from simrlhf.data import PairTable, load_shipped, load_table, shipped_datasets
 from simrlhf.estimators import ESTIMATORS
 from simrlhf.study import honest, honest_report, terminal
-from simrlhf.study.honest_settings import HonestSettings
+from simrlhf.study.honest_settings import HonestSettings, largest_rank
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RealRun:
     """What a run said and wrote.
 
     Attributes:
-        sentences: one for each estimator.
+        sentences: one for each estimator, then what belongs under the numbers.
         table: the summary, a row for each estimator.
         files: everything written; the figures among them end in `.png`.
     """
@@ -43,6 +43,7 @@ def evaluate_data(
     Writes tables, figure and model into `out`.
     """
     numerics.configure()
+    honest_report.open_folder(out, data=name)
     with terminal.progress_bar() as bar:
         job = bar.add_task(name, total=None)
         evaluation = honest.evaluate_honestly(
@@ -56,7 +57,8 @@ def evaluate_data(
     model, features = honest.fit_chosen(table, evaluation, keep) if keep else (None, None)
     files = honest_report.write(evaluation, out, data=name, model=model, features=features)
     summary = honest_report.summarise(evaluation)
-    return RealRun(honest_report.sentences(summary), summary, files)
+    sentences = [*honest_report.sentences(summary), *evaluation.notes]
+    return RealRun(sentences, summary, files)
 
 
 def run_fit(
@@ -79,7 +81,14 @@ def run_fit(
         **options,
     )
     table = open_data(data, link=link)
-    name = data if data in shipped_datasets() else Path(data).name.partition(".")[0]
+    if ranks != "auto":
+        limit = largest_rank(table, settings)
+        for rank in settings.ranks:
+            checks.integer(
+                "rank", rank, low=1, high=limit, remedy="the limit is min(d1, N d2) of these data"
+            )
+    # the whole file name, ending included: own.csv and own.jsonl are different data
+    name = data if data in shipped_datasets() else Path(data).name
     run = evaluate_data(table, name, settings, out / name, keep=estimator)
     for sentence in run.sentences:
         terminal.console.print(sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 from simrlhf.core import checks
 from simrlhf.study.spec import StudySpec
 from simrlhf.study.store import Store
+from simrlhf.world import WorldConfig
 
 DEFAULT_OUT = Path("results")
 _MANIFEST = "study.json"
@@ -48,6 +50,11 @@ def write_manifest(spec: StudySpec, keys: frozenset[str], overrides: list[str], 
         ) from None
 
 
+def has_results(study: str, out: Path = DEFAULT_OUT) -> bool:
+    """Whether a sweep of this study was begun under `out`."""
+    return (study_folder(study, out) / _MANIFEST).is_file()
+
+
 def read_manifest(study: str, out: Path = DEFAULT_OUT) -> dict:
     """What the last sweep of a study asked for."""
     path = study_folder(study, out) / _MANIFEST
@@ -55,7 +62,33 @@ def read_manifest(study: str, out: Path = DEFAULT_OUT) -> dict:
         path.is_file(),
         f"no results of study {study!r} under {out}; run: simrlhf sweep {study} --out {out}",
     )
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        complete = {"size", "overrides", "keys"} <= set(manifest)
+    except (ValueError, TypeError):
+        complete, manifest = False, {}
+    checks.require(
+        complete,
+        f"{path} is damaged; run simrlhf sweep {study} --out {out} with the size and settings "
+        "wanted: stored rows are used again",
+    )
+    return manifest
+
+
+def require_one_world(rows: pd.DataFrame, *, swept: tuple[str, ...] = ("n_users",)) -> None:
+    """Refuse rows of several worlds or fit settings: a median over them would mix them silently."""
+    settings = [field.name for field in dataclasses.fields(WorldConfig)]
+    settings += [name for name in rows.columns if name.startswith("fit_")]
+    mixed = [
+        name
+        for name in settings
+        if name in rows and name not in swept and rows[name].nunique(dropna=False) > 1
+    ]
+    checks.require(
+        not mixed,
+        f"the results hold several values of {', '.join(mixed)}, and only {', '.join(swept)} may "
+        "vary here; sweep one value at a time (another --out keeps them apart)",
+    )
 
 
 def load_results(study: str, out: str | Path = DEFAULT_OUT) -> pd.DataFrame:

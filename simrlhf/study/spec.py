@@ -93,6 +93,12 @@ def load_study(
         raise checks.InputError(f"{path} is not valid TOML: {error}") from None
     sizes = raw.pop("size", {})
     checks.choice("size", size, SIZES)
+    checks.require(
+        isinstance(sizes, Mapping) and all(isinstance(t, Mapping) for t in sizes.values()),
+        f"size in {path.name} must be tables of overrides, as in [size.tiny]",
+    )
+    for name in sizes:
+        checks.choice(f"size in {path.name}", name, SIZES)
     settings = _flatten(path, raw)
     for key, value in _dotted(sizes.get(size, {})).items():
         settings[_resolve(key, f"{path.name} [size.{size}]")] = value
@@ -208,9 +214,20 @@ def _build(name: str, size: str, settings: Mapping[str, Any]) -> StudySpec:
         n_pairs=tuple(n_pairs),
         estimators=tuple(dict.fromkeys(estimators)),
         repetitions=checks.integer("repetitions", grid.get("repetitions", 1), low=1),
-        seed=checks.integer("seed", grid.get("seed", 0), low=0),
-        fit=tuple(sorted(part["fit"].items())),
+        seed=checks.integer("seed", grid.get("seed", 0), low=0, high=2**63 - 1),
+        fit=_checked_fit(part["fit"]),
     )
+
+
+def _checked_fit(table: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Settings of `fit`, refused here if `fit` would refuse them in the first task."""
+    if "norm_bound" in table:
+        checks.real("fit.norm_bound", table["norm_bound"], above=0.0)
+    checks.real("fit.ridge", table.get("ridge", 0.0), low=0.0)
+    checks.real("fit.tol", table.get("tol", 1e-8), above=0.0)
+    checks.integer("fit.max_iterations", table.get("max_iterations", 1), low=1, high=2**31 - 1)
+    checks.choice("fit.init", table.get("init", "spectral"), ("spectral", "random"))
+    return tuple(sorted(table.items()))
 
 
 def _worlds(table: Mapping[str, Any]) -> list[WorldConfig]:
@@ -218,6 +235,8 @@ def _worlds(table: Mapping[str, Any]) -> list[WorldConfig]:
     from simrlhf.world import spectra
 
     axes = {key: _many(value) for key, value in table.items()}
+    for key, values in axes.items():
+        checks.require(bool(values), f"world.{key} is empty; give at least one value")
     worlds = []
     for values in itertools.product(*axes.values()):
         world = WorldConfig(**dict(zip(axes, values, strict=True)))

@@ -29,8 +29,17 @@ _PROVENANCE = b"simrlhf.provenance"
 
 def content_key(description: Mapping[str, Any]) -> str:
     """Hash of everything that determines a row's numbers."""
-    text = json.dumps({"schema": SCHEMA, **description}, sort_keys=True, default=str)
+    text = json.dumps(_plain({"schema": SCHEMA, **description}), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _plain(value: Any) -> Any:
+    """3.0 as 3: the same number must not hash apart for the way it was written."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Store:

@@ -51,7 +51,7 @@ def diversity_metrics(delta: np.ndarray, rank: int) -> DiversityMetrics:
     Raises:
         InputError: another shape, entries that are not finite, or a rank out of range.
     """
-    delta = np.asarray(delta, dtype=np.float64)
+    delta = checks.numbers("delta", delta)
     checks.shape("delta", delta, (None, None, None), remedy="one (d1, d2) matrix for each user")
     checks.require(delta.size > 0, f"delta is empty: its shape is {delta.shape}")
     checks.finite("delta", delta)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simrlhf.core import numerics, streams
+from simrlhf.core import checks, numerics, streams
 from simrlhf.core.links import Link, get_link
 from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
@@ -41,6 +41,11 @@ class World:
     def n_users(self) -> int:
         return self.config.n_users
 
+    @property
+    def features(self) -> str:
+        """Name of the law of the feature differences."""
+        return self.config.features
+
 
 def make_world(config: WorldConfig, seed: int = 0) -> World:
     """Draw a world: exact singular values, Haar left and right directions.
@@ -48,6 +53,10 @@ def make_world(config: WorldConfig, seed: int = 0) -> World:
     Raises:
         InputError: the spectrum, the tail or the norm bound asked for cannot exist.
     """
+    checks.require(
+        isinstance(config, WorldConfig),
+        f"config must be a WorldConfig, got {type(config).__name__}",
+    )
     values = spectra.singular_values(config)
     spectra.user_norm_target(config, values)
     with numerics.float64_scope():

@@ -184,7 +184,7 @@ GOOD = {"user": [0, 0, 1], "features": np.eye(3), "labels": [1.0, 0.0, 1.0]}
             {"labels": [1.0, np.nan, 1.0]},
             r"labels holds 1 values that are not finite.*index \(1,\)",
         ),
-        ({"labels": ["a", "b", "c"]}, "labels must be a rectangular array of numbers"),
+        ({"labels": ["a", "b", "c"]}, "labels must be a rectangular array of real numbers"),
         ({"labels": None}, "labels are missing"),
         ({"features": np.full((3, 3), np.inf)}, "features holds 9 values that are not finite"),
         ({"features": np.eye(2)}, r"features has shape \(2, 2, 1\)"),

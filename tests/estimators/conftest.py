@@ -64,6 +64,12 @@ def _loss(prefs, delta, theta_init=0.0):
     return float(np.sum(prefs.weights * losses) / np.sum(prefs.weights))
 
 
+def _penalised(prefs, result):
+    """The objective of a fit, per pair."""
+    penalty = result.ridge / 2 * np.sum(result.delta**2) / prefs.weights.sum()
+    return _loss(prefs, result.delta, result.theta_init) + penalty
+
+
 def _score(prefs, delta, theta_init=0.0):
     """`(N, d1, d2)` gradient of the summed loss in every user's matrix."""
     z, y = _rewards(prefs, delta, theta_init), prefs.labels
@@ -115,6 +121,7 @@ def reference():
     return SimpleNamespace(
         rewards=_rewards,
         loss=_loss,
+        penalised=_penalised,
         score=_score,
         residual=_residual,
         random_basis=_random_basis,

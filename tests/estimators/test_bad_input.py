@@ -35,6 +35,7 @@ BASIS = np.eye(6)[:, :2]
         ({"rank": 2, "init": "spectrall"}, r"unknown init 'spectrall': .*did you mean 'spectral'"),
         ({"rank": 2, "init": np.ones((6, 3))}, r"init has shape \(6, 3\), expected \(6, 2\); pass"),
         ({"rank": 2, "init": np.full((6, 2), NAN)}, r"init holds 12 values that are not finite"),
+        ({"rank": 2, "init": np.ones((6, 2))}, r"init must have 2 independent columns, got rank 1"),
         ({"rank": 2, "init": "random", "seed": -1}, r"seed = -1 must be at least 0"),
         ({"rank": 2, "basis": BASIS}, r"basis .* of the oracle; share_b takes .*init="),
         ({"rank": 2, "theta_init": np.ones(5)}, r"theta_init has shape \(5, 1\), expected \(6,"),

@@ -135,3 +135,14 @@ def test_regression_scales_limits_and_wilks_by_the_noise() -> None:
     for name in ("limit", "wilks", "s1", "s2_a_posteriori"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-6)
     assert rows[1]["reward_limit"] == pytest.approx(4 * rows[0]["reward_limit"], rel=1e-6)
+
+
+def test_bounds_of_another_base_or_estimator_are_refused() -> None:
+    config = sim.WorldConfig(n_users=4, d1=6, rank=2, nu=0.3, base_norm=6.0)
+    world = sim.make_world(config, seed=1)
+    prefs = sim.sample_preferences(world, 60, seed=2)
+    with pytest.raises(sim.InputError, match=r"another theta_init than the world"):
+        sim.metrics.bounds_of_fit(world, prefs, sim.fit(prefs, rank=2, ridge=1.0), n_pairs=60)
+    alone = sim.fit(prefs, "full", rank=2, ridge=1.0, theta_init=world.theta_init)
+    with pytest.raises(sim.InputError, match=r"bounds are those of share_b, the fit is of full"):
+        sim.metrics.bounds_of_fit(world, prefs, alone, n_pairs=60)

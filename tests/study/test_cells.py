@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from simrlhf.core.checks import InputError
 from simrlhf.study import commands, figures, results, runner, summary
 from simrlhf.study.cells import Cell, Task, run_recovery
 from simrlhf.study.spec import load_study
@@ -58,6 +59,39 @@ def test_with_a_tail_the_certificate_and_the_bounds_hold() -> None:
         assert row["s2_a_posteriori"] < row["s2_bregman"]
 
 
+def test_a_truth_outside_the_ball_keeps_s2_valid_and_has_no_limit() -> None:
+    # nu = 4 makes ||Delta_i|| about 3, the fit may use 0.2 only
+    world = WorldConfig(n_users=4, d1=6, rank=2, nu=4.0)
+    for n_pairs in (50, 800):
+        task = Task(world, 0, 1, n_pairs, {"a": Cell(n_pairs, "share_b")}, {"norm_bound": 0.2})
+        row = pd.DataFrame(list(run_recovery(task)))
+        assert row["limit"].isna().all()
+        assert row["reward_limit"].isna().all()
+        assert summary.count_violations(row) == 0
+
+
+def test_s2_is_judged_by_the_error_that_it_bounds(rows: pd.DataFrame) -> None:
+    shared = rows[rows["estimator"] == "share_b"].copy()
+    assert summary.count_violations(shared) == 0
+    # the error is s1 in units of sigma_k: an S2 just below it is violated, the distance still fits
+    shared["s2_a_posteriori"] = 0.99 * shared["s1"]
+    assert summary.count_violations(shared) == len(shared)
+
+
+def test_rows_of_several_worlds_are_never_pooled(rows: pd.DataFrame, tmp_path: Path) -> None:
+    other = rows.assign(nu=9.0, key=rows["key"] + "x")
+    with pytest.raises(InputError, match=r"several values of nu, and only n_users may vary"):
+        summary.summarise_subspace(pd.concat([rows, other]))
+
+
+def test_a_figure_without_share_b_says_what_is_missing(tmp_path: Path) -> None:
+    only_full = ("estimators=['full']", "n_users=4", "n_pairs=[30]", "repetitions=1")
+    commands.sweep("subspace_vs_pairs", size="tiny", overrides=only_full, out=tmp_path)
+    with pytest.raises(InputError, match=r"needs rows of share_b"):
+        figures.draw_figure("subspace_vs_pairs", tmp_path, tmp_path / "drawn")
+    assert not (tmp_path / "drawn").exists()
+
+
 def test_the_nested_sample_is_the_first_part_of_the_larger_one() -> None:
     world = WorldConfig(n_users=3, d1=4, rank=1)
     small = Task(world, 0, 3, 20, {"a": Cell(20, "share_b")}, {})
@@ -92,8 +126,6 @@ def test_the_figure_is_drawn_from_results_alone(out: Path, tmp_path: Path) -> No
 
 
 def test_an_unknown_cell_function_is_refused_before_any_work(tmp_path: Path) -> None:
-    from simrlhf.core.checks import InputError
-
     text = (
         'title = "t"\nquestion = "q"\ncell = "recovry"\n'
         "[grid]\nn_pairs = 5\n[world]\nn_users = 3\nd1 = 4\nrank = 1\n"

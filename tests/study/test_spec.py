@@ -65,6 +65,11 @@ def test_a_size_and_then_an_override_win(tmp_path: Path) -> None:
         ("n_pairs=0", r"n_pairs = 0 must be at least 1"),
         ("repetitions=0", r"repetitions = 0 must be at least 1"),
         ("estimators=['shareb']", r"unknown estimator 'shareb'.*did you mean 'share_b'"),
+        ("n_users=[]", r"world\.n_users is empty"),
+        ("fit.ridge=-1", r"fit\.ridge = -1 must be at least 0"),
+        ("fit.norm_bound='x'", r"fit\.norm_bound must be a real number, got 'x'"),
+        ("init='foo'", r"unknown fit\.init 'foo'"),
+        ("seed=-1", r"seed = -1 must be at least 0"),
         ("tail=5.0", r"largest tail singular value .* must stay below sigma_k .*lower tail"),
     ],
 )
@@ -81,6 +86,11 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, message: st
         (("d1 = 6", "d_1 = 6"), r"unknown key of \[world\] in mine\.toml 'd_1'"),
         (("title =", "titel ="), r"unknown section in mine\.toml 'titel'.*did you mean 'title'"),
         (("[world]", "[world"), r"mine\.toml is not valid TOML"),
+        (
+            ("[size.tiny]\nrepetitions = 4", "[size]\ntiny = 3"),
+            r"size in mine\.toml must be tables",
+        ),
+        (("[size.tiny]", "[size.tyni]"), r"unknown size in mine\.toml 'tyni'"),
         (('cell = "recovery"\n', ""), r"mine\.toml needs a line cell ="),
     ],
 )
