@@ -54,7 +54,8 @@ def fit(
         basis: the known basis `(d1, k)` of `oracle`.
         theta_init: base reward `(d1, d2)`, zero by default; `delta` is the deviation from it.
         max_iterations: limit of outer iterations; each is a Newton step.
-        tol: the fit has converged when the KKT residual of the mean loss is at most this.
+        tol: the fit has converged when the KKT residual of the mean loss is at most this. It is
+            absolute and carries the features' scale: bring them to order one (`simrlhf fit` does).
         seed: of `init="random"` and of the folds of `rank="auto"`.
 
     Returns:

@@ -11,7 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from simrlhf.estimators import fit
 
 RIDGE = 2.0
-STARTS = 20
 
 
 def logistic_regression(x, y, ridge):
