@@ -31,6 +31,14 @@ def mean_and_error(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size)))
 
 
+def mean_interval(values: np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """Mean of independent values with a Student-t interval; needs two values or more."""
+    found = mean_and_error(values)
+    level = _confidence(confidence)
+    half = found.standard_error * scipy.stats.t.ppf(0.5 + level / 2.0, np.size(values) - 1)
+    return Interval(found.mean, float(found.mean - half), float(found.mean + half))
+
+
 def paired_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
     """Mean of `first - second` over paired values and its standard error."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)

@@ -75,13 +75,11 @@ def _metric_columns(grids: dict[str, np.ndarray], name: str, metric: str) -> dic
 
 
 def sentences(summary: pd.DataFrame) -> list[str]:
-    """What the summary says, one sentence for each estimator."""
-    return [_sentence(row) for row in summary.to_dict("records")]
+    """What the summary says, one sentence for each estimator; the notes name those that repeat."""
+    return [_sentence(row) for row in summary.to_dict("records") if not row["same_as"]]
 
 
 def _sentence(row: dict) -> str:
-    if row["same_as"]:
-        return f"{row['estimator']} is the same as {row['same_as']} here."
     has_accuracy = np.isfinite(row["accuracy"])
     parts = [f"{row['accuracy']:.1%} of held-out choices right"] if has_accuracy else []
     said = f"{row['estimator']}: " + ", ".join([*parts, f"log-loss {row['nll']:.4f}"])

@@ -118,3 +118,13 @@ def test_more_confidence_is_a_wider_interval_around_the_same_slope(rng):
 def test_bad_samples_are_refused_with_the_reason(call, message):
     with pytest.raises(checks.InputError, match=message):
         call()
+
+
+def test_a_mean_interval_is_scipys_and_widens_with_confidence() -> None:
+    values = np.random.default_rng(5).normal(2.0, 3.0, size=12)
+    found = statistics.mean_interval(values, confidence=0.9)
+    known = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
+    # two ways to the same closed form
+    np.testing.assert_allclose((found.low, found.high), (known.low, known.high), rtol=1e-12)
+    normal = 1.645 * statistics.mean_and_error(values).standard_error
+    assert found.high - found.estimate > 1.05 * normal  # the normal quantile is too short here

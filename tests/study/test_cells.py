@@ -119,6 +119,27 @@ def test_the_summary_counts_a_planted_violation(rows: pd.DataFrame) -> None:
     assert any("violated in 1 of" in sentence for sentence in summary.summarise_subspace(planted))
 
 
+def test_the_rate_is_one_slope_per_repetition_and_their_interval() -> None:
+    random = np.random.default_rng(0)
+    curves = [
+        pd.DataFrame(
+            {
+                "n_users": 4,
+                "repetition": repetition,
+                "n_pairs": [100, 200, 400, 800],
+                # one factor for the whole curve: what nesting does to a sample
+                "subspace_distance": np.exp(random.normal(0, 0.5))
+                * np.array([100, 200, 400, 800]) ** slope,
+            }
+        )
+        for repetition, slope in enumerate((-0.52, -0.5, -0.48))
+    ]
+    found = summary.rate_in_pairs(pd.concat(curves))
+    assert found.estimate == pytest.approx(-0.5, abs=1e-12)
+    # s.e. 0.02 / sqrt 3, Student quantile of two degrees of freedom 4.303
+    assert found.high - found.estimate == pytest.approx(4.3027 * 0.02 / np.sqrt(3), rel=1e-4)
+
+
 def test_the_figure_is_drawn_from_results_alone(out: Path, tmp_path: Path) -> None:
     drawn = figures.draw_figure("subspace_vs_pairs", out, tmp_path)
     assert [path.suffix for path in drawn] == [".png", ".pdf"]

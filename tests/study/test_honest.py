@@ -354,7 +354,7 @@ def test_a_run_is_written_and_read_back(table, evaluation, tmp_path):
     )
     page = (tmp_path / "run/summary.md").read_text()
     assert "toy data" in page
-    assert "local is the same as full here." in page
+    assert "local is full on these data" in page
     for note in evaluation.notes:
         assert note in page
 
