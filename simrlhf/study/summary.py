@@ -40,17 +40,18 @@ def asymptotic(shared: pd.DataFrame) -> pd.DataFrame:
 
 
 def rate_in_pairs(shared: pd.DataFrame) -> statistics.Interval:
-    """Slope of log distance on log n: one line per repetition, then their mean with a t interval.
+    """Slope of log distance on log n: one for each repetition, then their mean with a t interval.
 
-    The samples of a repetition are nested, so its points are no independent draws; repetitions are.
+    The samples of a repetition are nested in n and share their first users over N, so its points
+    are no independent draws; repetitions are. A repetition's slope is the mean over its N.
     """
-    slopes = [
-        statistics.log_log_slope(
-            curve["n_pairs"].to_numpy(), curve["subspace_distance"].to_numpy()
+    slopes = {
+        curve: statistics.log_log_slope(
+            points["n_pairs"].to_numpy(), points["subspace_distance"].to_numpy()
         ).estimate
-        for _, curve in shared.groupby(["n_users", "repetition"])
-    ]
-    return statistics.mean_interval(np.asarray(slopes))
+        for curve, points in shared.groupby(["repetition", "n_users"])
+    }
+    return statistics.mean_interval(pd.Series(slopes).groupby(level=0).mean().to_numpy())
 
 
 def count_violations(shared: pd.DataFrame) -> int:
