@@ -14,6 +14,8 @@ from simrlhf.estimators.problem import PreferenceSource
 from simrlhf.estimators.result import FitResult
 
 _FOLDS = 5
+# losses this close, relatively, are equal: without label noise ranks differ by rounding alone
+_ROUNDING = 1e-9
 # stop after this many ranks in a row that are worse than the best by more than its error
 _PATIENCE = 2
 
@@ -64,7 +66,8 @@ def choose_rank(
             break
     best = min(table, key=lambda k: table[k].mean())
     gaps = {k: statistics.paired_difference(table[k], table[best]) for k in table}
-    chosen = min(k for k, gap in gaps.items() if gap.mean <= gap.standard_error)
+    equal = _ROUNDING * abs(table[best].mean())
+    chosen = min(k for k, gap in gaps.items() if gap.mean <= gap.standard_error + equal)
     return RankChoice(
         chosen,
         np.asarray(list(table)),

@@ -234,7 +234,7 @@ def test_s2_is_attained_at_the_far_edge_of_the_sublevel_set(rng, slack):
         assert ratio > 0.95  # a constant of 0.95 would be violated
     given = ingredients(data, estimate)
     for wrong in ({"noise_norm": np.linalg.norm(scores[:, :, 0].T, 2)}, {"slack": 0.0}):
-        if wrong.get("slack") == given["slack"] == 0.0:
+        if wrong.get("slack") == 0.0 and given["slack"] < 1e-9:  # no slack but rounding
             continue
         rival = theory.oracle_inequality(**given | wrong)
         assert length > rival.terms["error"] * 1.01
