@@ -35,7 +35,7 @@ _ACCEPT = 0.05
 # rounding of the mean loss, relative: added to both sides of the ratio
 _ROUNDING = 1e-13
 # conjugate gradients reduce the gradient by the first factor, near the end by the second times the
-# progress made so far; this pair took the fewest passes of nine tried on the case above
+# progress made so far; of the pairs tried on the case above none took clearly fewer passes
 _FORCING = 0.2
 _SUPERLINEAR = 3.0
 # residual left to the users: it costs no data pass, and it enters the gradient magnified by W_i,
