@@ -12,6 +12,7 @@ from simrlhf.core.checks import InputError
 
 _Size = Literal["tiny", "smoke", "paper"]
 _Positional = tyro.conf.Positional
+_Settings = Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar="KEY=VALUE")]
 
 
 def main() -> None:
@@ -46,10 +47,15 @@ def sweep(
     study: _Positional[str] = "",
     *,
     size: _Size = "smoke",
-    set: Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar="KEY=VALUE")],
+    set: _Settings,
     out: Path = Path("results"),
     dry_run: bool = False,
     resume: bool = False,
+    yes: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    mixed: bool = False,
     list: bool = False,
 ) -> None:
     """Compute a study's missing rows and store them.
@@ -61,16 +67,31 @@ def sweep(
         size: how large: tiny (seconds), smoke (under a minute), paper.
         set: change a setting of the study; may be given many times.
         out: folder of all results.
-        dry_run: say what would be computed, and stop.
+        dry_run: say what would be computed and what it takes, and stop.
         resume: go on with the size and settings of the last sweep of this study.
+        yes: do not ask before a million rows.
+        workers: run on so many processes of this machine, one thread each (Dask).
+        scheduler: run on the Dask cluster at this address, as tcp://host:8786.
+        retry_failed: compute rows again that failed before.
+        mixed: go on with rows that another version of the program made.
         list: list the shipped studies, and stop.
     """
     from simrlhf.study import commands
 
     if list:
         commands.print_studies()
-    else:
-        commands.sweep(study, size=size, overrides=set, out=out, dry_run=dry_run, resume=resume)
+        return
+    options = commands.SweepOptions(
+        out=out,
+        dry_run=dry_run,
+        yes=yes,
+        workers=workers,
+        scheduler=scheduler,
+        retry_failed=retry_failed,
+        mixed=mixed,
+    )
+    if commands.sweep(study, size=size, overrides=set, options=options, resume=resume):
+        sys.exit(1)
 
 
 def figure(

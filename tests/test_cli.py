@@ -6,6 +6,14 @@ from pathlib import Path
 
 import pytest
 
+TYPO = """
+title = "t"
+question = "q"
+cell = "recovery"
+[grid]
+n_pair = 20
+"""
+
 
 def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -25,6 +33,9 @@ def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["sweep", "subspace_vs_pairs", "--set", "rank=21"], "rank = 21 must be at most 6"),
         (["sweep", "subspace_vs_pairs", "--set", "nu=-0.5"], "nu = -0.5 must be greater than 0"),
         (["sweep", "subspace_vs_pairs", "--resume"], "no results of study 'subspace_vs_pairs'"),
+        (["sweep", "subspace_vs_pairs", "--set", "n_pairs={from=9, to=3}"], "needs points"),
+        (["sweep", "typo.toml"], "unknown key of [grid] in typo.toml 'n_pair'"),
+        (["sweep", "subspace_vs_pairs", "--workers", "0"], "--workers = 0 must be at least 1"),
         (["figure", "no_such_figure"], "unknown figure 'no_such_figure'"),
         (["figure", "subspace_vs_pairs"], "run: simrlhf sweep subspace_vs_pairs"),
         (["fit", "absent.csv"], "absent.csv"),
@@ -37,12 +48,21 @@ def test_a_mistake_is_one_line_and_status_2(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "typo.toml").write_text(TYPO, encoding="utf-8")
     done = _run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_folder_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    done = _run("sweep", "subspace_vs_pairs", "--out", "/proc/results", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot write to /proc/results/subspace_vs_pairs" in done.stderr
+    assert "give a writable --out" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["--sise", "tiny"], ["--size", "huge"]])

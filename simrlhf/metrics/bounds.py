@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from simrlhf import theory
@@ -117,17 +119,30 @@ def _limits(world: World, result: FitResult, n_pairs: int) -> dict[str, float]:
     outside = result.norm_bound is not None and _largest_norm(world) >= result.norm_bound
     if world.config.tail > 0 or outside:
         return {"limit": float("nan"), "reward_limit": float("nan")}
-    informations = _precision(world) * theory.isotropic_fisher(
-        world.theta, world.link, law=world.config.features
-    )
-    factors = np.einsum("ak,nab->nkb", world.basis, world.delta)
-    limit = theory.subspace_limit(world.basis, factors, informations)
-    covariances = theory.reward_covariances(world.basis, factors, informations)
-    mean_square = float(np.trace(covariances, axis1=1, axis2=2).mean())
+    subspace, mean_square = _limits_of_world(world)
     return {
-        "limit": float(np.sqrt(limit.value / n_pairs)),
+        "limit": float(np.sqrt(subspace / n_pairs)),
         "reward_limit": float(np.sqrt(mean_square / n_pairs)),
     }
+
+
+# the rows of a world follow one another
+@lru_cache(maxsize=2)
+def _limits_of_world(world: World) -> tuple[float, float]:
+    """`n` times the squares of L1 and of the mean over users of L2; the same for every n."""
+    config, precision = world.config, _precision(world)
+    factors = np.einsum("ak,nab->nkb", world.basis, world.delta)
+    if not world.theta_init.any():
+        found = theory.isotropic_limits(
+            factors, world.link, d1=config.d1, law=config.features, precision=precision
+        )
+        return found.subspace, float(found.reward.mean())
+    informations = precision * theory.isotropic_fisher(world.theta, world.link, law=config.features)
+    covariances = theory.reward_covariances(world.basis, factors, informations)
+    return (
+        theory.subspace_limit(world.basis, factors, informations).value,
+        float(np.trace(covariances, axis1=1, axis2=2).mean()),
+    )
 
 
 def _largest_norm(world: World) -> float:

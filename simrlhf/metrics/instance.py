@@ -122,9 +122,14 @@ def _score_blocks(preferences: Preferences, slopes: np.ndarray) -> np.ndarray:
 
 
 def _design_extremes(preferences: Preferences) -> tuple[float, float]:
+    """Smallest and largest eigenvalue over users, from the smaller Gram matrix of each."""
     flat = preferences.features.reshape(preferences.n_total, -1)
     smallest, largest = np.inf, 0.0
     for mine in map(preferences.user, range(preferences.n_users)):
-        values = np.linalg.eigvalsh((flat[mine] * preferences.weights[mine, None]).T @ flat[mine])
-        smallest, largest = min(smallest, values[0]), max(largest, values[-1])
+        weights = preferences.weights[mine]
+        rows = np.sqrt(weights[weights > 0])[:, None] * flat[mine][weights > 0]
+        singular = rows.shape[0] < rows.shape[1]  # fewer pairs than parameters
+        values = np.linalg.eigvalsh(rows @ rows.T if singular else rows.T @ rows)
+        smallest = min(smallest, 0.0 if singular else values[0])
+        largest = max(largest, values[-1])
     return float(max(smallest, 0.0)), float(largest)

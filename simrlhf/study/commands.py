@@ -2,44 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from simrlhf.core import checks, numerics
-from simrlhf.study import figures, honest_report, results, runner, spec
-from simrlhf.study.terminal import console, progress_bar
+from simrlhf.study import (
+    cluster,
+    estimate,
+    figures,
+    honest_report,
+    provenance,
+    results,
+    runner,
+    spec,
+)
+from simrlhf.study.store import FAILED, Store
+from simrlhf.study.terminal import confirm, console, progress_bar
+
+# planning, the list of keys and the files are slow and large from here on
+_MANY_CELLS = 10**6
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """How a sweep is run; what it computes is the study's.
+
+    Attributes:
+        out: folder of all results.
+        dry_run: say what would be computed, and stop.
+        yes: do not ask before a million cells.
+        workers, scheduler: run on Dask (see `cluster.open_executor`).
+        retry_failed: compute rows of status `FAILED` again.
+        mixed: go on with rows that another version of the program made.
+    """
+
+    out: Path
+    dry_run: bool = False
+    yes: bool = False
+    workers: int | None = None
+    scheduler: str | None = None
+    retry_failed: bool = False
+    mixed: bool = False
+
+    def __post_init__(self) -> None:
+        checks.require(
+            self.workers is None or self.scheduler is None,
+            f"--workers {self.workers} starts processes here, --scheduler {self.scheduler} uses "
+            "running ones; give one of them",
+        )
+        if self.workers is not None:
+            checks.integer("--workers", self.workers, low=1, high=1024)
 
 
 def sweep(
-    study: str,
-    *,
-    size: str,
-    overrides: Sequence[str],
-    out: Path,
-    dry_run: bool = False,
-    resume: bool = False,
-) -> None:
-    """Compute what is missing of a study and say where it is."""
+    study: str, *, size: str, overrides: Sequence[str], options: SweepOptions, resume: bool = False
+) -> int:
+    """Compute what is missing of a study and say where it is; returns how many rows failed.
+
+    Args:
+        resume: take size and settings from the last sweep of this study instead.
+    """
     numerics.configure()
     if resume:
-        manifest = results.read_manifest(Path(study).stem, out)
-        size, overrides = manifest["size"], manifest["overrides"]
-    wanted = spec.load_study(study, size=size, overrides=overrides)
-    store = results.open_store(wanted.name, out)
-    plan = runner.plan_study(wanted, store)
-    n_rows = len(plan.keys)
-    console.print(
-        f"{wanted.name} ({size}): {n_rows} rows, {n_rows - plan.n_missing} stored, "
-        f"{plan.n_missing} to compute in {len(plan.tasks)} tasks"
-    )
-    if dry_run:
-        return
-    results.write_manifest(wanted, plan.keys, list(overrides), out)
+        checks.require(not overrides, "--resume goes on with the last settings; drop --set")
+        wanted, _ = results.last_study(Path(study).stem, options.out)
+    else:
+        wanted = spec.load_study(study, size=size, overrides=overrides)
+    if wanted.n_cells > _MANY_CELLS and not (options.yes or options.dry_run):
+        confirm(
+            f"{wanted.name} ({wanted.size}) has {wanted.n_cells:,} cells",
+            remedy="say --yes to go on, --dry-run to see what it takes",
+        )
+    store = results.open_store(wanted.name, options.out)
+    plan = _plan(wanted, store, options)
+    if options.dry_run:
+        return 0
+    results.write_manifest(wanted, options.out, mixed=options.mixed)
     if plan.tasks:
-        with progress_bar() as bar:
-            job = bar.add_task(wanted.name, total=plan.n_missing)
-            runner.run_study(wanted, store, plan, progress=lambda n: bar.advance(job, n))
-    console.print(f"rows: {store.folder}")
+        _compute(wanted, store, plan, options)
+    return _report(store, plan)
+
+
+def _compute(
+    wanted: spec.StudySpec, store: Store, plan: runner.Plan, options: SweepOptions
+) -> None:
+    with _executor(options) as executor, progress_bar() as bar:
+        job = bar.add_task(wanted.name, total=plan.n_missing)
+
+        def show(tally: runner.Tally) -> None:
+            note = f"{tally.failed} failed" if tally.failed else ""
+            bar.update(job, completed=tally.done, note=note)
+
+        runner.run_study(wanted, store, plan, executor=executor, progress=show)
 
 
 def figure(names: Sequence[str], *, out: Path, everything: bool = False) -> list[Path]:
@@ -63,6 +119,77 @@ def figure(names: Sequence[str], *, out: Path, everything: bool = False) -> list
     return drawn
 
 
+def print_studies() -> None:
+    """The shipped studies: what each asks, and what its sizes compute."""
+    for name in spec.list_studies():
+        sizes = {size: spec.load_study(name, size=size) for size in spec.SIZES}
+        console.print(f"{name}: {sizes['smoke'].question}")
+        for size, study in sizes.items():
+            console.print(f"    {size:6} {study.n_cells:>9,} rows  {_extent(study)}")
+
+
+def _extent(study: spec.StudySpec) -> str:
+    """What a study sweeps, in a line."""
+    swept = []
+    for label, values in (
+        ("N", {point.world.n_users for point in study.points}),
+        ("n", {n for point in study.points for n in point.n_pairs}),
+    ):
+        low, high = min(values), max(values)
+        swept.append(f"{label} = {low}" + (f" to {high}" if high > low else ""))
+    return ", ".join(
+        [
+            f"{len(study.points)} points",
+            *swept,
+            f"{study.repetitions} repetitions",
+            " ".join(study.estimators),
+        ]
+    )
+
+
+def _plan(wanted: spec.StudySpec, store: Store, options: SweepOptions) -> runner.Plan:
+    """Compare with what is stored, say so, and refuse what cannot work."""
+    if not options.dry_run:
+        for path in store.set_damaged_aside():
+            console.print(f"damaged, set aside, its rows are computed again: {path}")
+    plan = runner.plan_study(wanted, store.keys(but_failed=options.retry_failed))
+    stored = store.read(plan.keys)
+    console.print(
+        f"{wanted.name} ({wanted.size}): {len(plan.keys)} rows, "
+        f"{len(plan.keys) - plan.n_missing} stored, {plan.n_missing} to compute"
+    )
+    if not plan.tasks:
+        return plan
+    if not options.mixed:
+        results.require_one_program(stored, store.folder, joining=provenance.provenance())
+    needs = estimate.estimate(
+        plan.tasks, stored, stored_bytes=store.size(), processes=options.workers or 1
+    )
+    console.print(needs.sentence)
+    if options.scheduler is None:
+        estimate.require_memory(needs)
+    return plan
+
+
+@contextmanager
+def _executor(options: SweepOptions) -> Iterator[runner.Executor]:
+    if options.workers is None and options.scheduler is None:
+        yield runner.run_serially
+        return
+    with cluster.open_executor(workers=options.workers, scheduler=options.scheduler) as executor:
+        yield executor
+
+
+def _report(store: Store, plan: runner.Plan) -> int:
+    """Say what failed, and where the rows are."""
+    rows = store.read(plan.keys).rows
+    failed = rows[rows["status"] == FAILED]
+    for message, same in failed.groupby("message"):
+        console.print(f"{len(same)} of {len(rows)} rows FAILED: {message}")
+    console.print(f"rows: {store.folder}")
+    return len(failed)
+
+
 def _folders(name: str, out: Path) -> list[tuple[Path, Path]]:
     """What a figure reads and where it goes, for everything under `out` that it can be drawn of."""
     if name != honest_report.FIGURE:
@@ -70,9 +197,3 @@ def _folders(name: str, out: Path) -> list[tuple[Path, Path]]:
         return [(out, folder)] if results.has_results(name, out) else []
     inside = sorted(out.iterdir()) if out.is_dir() else []
     return [(place, place) for place in (out, *inside) if honest_report.is_run(place)]
-
-
-def print_studies() -> None:
-    """The shipped studies, a line each."""
-    for name, question in spec.list_studies().items():
-        console.print(f"{name:24} {question}")

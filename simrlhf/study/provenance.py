@@ -1,11 +1,13 @@
-"""Where numbers come from: versions, machine and settings of the process that made them."""
+"""Where numbers come from: program, versions and machine of the process that made them."""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +15,12 @@ from pathlib import Path
 import simrlhf
 
 _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "pandas", "pyarrow")
+# what decides the numbers of a row: the storeys below the studies, and the cell functions
+_DECIDING = ("core", "world", "data", "theory", "estimators", "metrics", "sampling.py")
+_CELLS = ("study/cells.py",)
+# facts in which rows of one table must agree. Not the machine: a processor or a number of threads
+# changes numbers by rounding only. JAX draws the random numbers, NumPy and SciPy factorise
+_IDENTITY = ("code", "jax", "numpy", "scipy")
 
 
 @cache
@@ -22,15 +30,53 @@ def provenance() -> dict[str, str]:
 
     return {
         "simrlhf": simrlhf.__version__,
+        "code": code_digest(),
         "commit": _commit(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in _LIBRARIES},
         "device": str(jax.devices()[0].device_kind),
         "platform": platform.platform(),
+        "host": platform.node(),
         "cores": str(os.cpu_count()),
+        "xla_threads": os.environ.get("NPROC", ""),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def code_digest() -> str:
+    """Hash of the source files that decide a row's numbers, the same in a clone and in a wheel."""
+    package = Path(simrlhf.__file__).parent
+    files = [package / name for name in _CELLS]
+    for name in _DECIDING:
+        files += sorted((package / name).rglob("*.py")) or [package / name]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def identity(facts: Mapping[str, str]) -> dict[str, str]:
+    """The facts in which rows of one table must agree; versions by major and minor number."""
+    return {
+        name: facts.get(name, "") if name == "code" else _series(facts.get(name, ""))
+        for name in _IDENTITY
+    }
+
+
+def describe(facts: Mapping[str, str]) -> str:
+    """A program in a few words, for a message."""
+    commit = f" at {facts['commit']}" if facts.get("commit") else ""
+    libraries = ", ".join(f"{name} {facts.get(name, '?')}" for name in _IDENTITY[1:])
+    return (
+        f"simrlhf {facts.get('simrlhf', '?')}{commit} (code {facts.get('code', '?')}; {libraries})"
+    )
+
+
+def _series(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def _commit() -> str:

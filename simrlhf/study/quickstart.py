@@ -51,7 +51,7 @@ def run_quickstart(out: Path) -> Path:
 
 def _synthetic(out: Path) -> _Part:
     console.print("1 of 2: synthetic users, whose truth is known")
-    commands.sweep(STUDY, size="smoke", overrides=(), out=out)
+    commands.sweep(STUDY, size="smoke", overrides=(), options=commands.SweepOptions(out=out))
     rows = results.load_results(STUDY, out)
     return _Part(
         "Synthetic users: does the shared basis approach the truth as the theory says?",

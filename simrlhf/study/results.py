@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from simrlhf.core import checks
+from simrlhf.study import provenance, runner, spec
 from simrlhf.study.spec import StudySpec
-from simrlhf.study.store import Store
+from simrlhf.study.store import Store, Stored
 from simrlhf.world import WorldConfig
 
 DEFAULT_OUT = Path("results")
@@ -28,17 +30,19 @@ def open_store(study: str, out: Path = DEFAULT_OUT) -> Store:
     return Store(study_folder(study, out) / "rows")
 
 
-def write_manifest(spec: StudySpec, keys: frozenset[str], overrides: list[str], out: Path) -> None:
-    """Record which rows the last sweep asked for: the store may hold those of other sizes too."""
+def write_manifest(study: StudySpec, out: Path, *, mixed: bool = False) -> None:
+    """Record what the last sweep asked for: the store may hold rows of other sizes too.
+
+    Args:
+        mixed: whether rows of different programs were accepted; readers then accept them too.
+    """
     manifest = {
-        "study": spec.name,
-        "title": spec.title,
-        "question": spec.question,
-        "size": spec.size,
-        "overrides": overrides,
-        "keys": sorted(keys),
+        "study": study.name,
+        "size": study.size,
+        "mixed": mixed,
+        "settings": dict(study.settings),
     }
-    folder = study_folder(spec.name, out)
+    folder = study_folder(study.name, out)
     hidden = folder / f".{_MANIFEST}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,8 +59,8 @@ def has_results(study: str, out: Path = DEFAULT_OUT) -> bool:
     return (study_folder(study, out) / _MANIFEST).is_file()
 
 
-def read_manifest(study: str, out: Path = DEFAULT_OUT) -> dict:
-    """What the last sweep of a study asked for."""
+def last_study(study: str, out: Path = DEFAULT_OUT) -> tuple[StudySpec, bool]:
+    """What the last sweep of a study asked for, and whether it accepted mixed rows."""
     path = study_folder(study, out) / _MANIFEST
     checks.require(
         path.is_file(),
@@ -64,15 +68,42 @@ def read_manifest(study: str, out: Path = DEFAULT_OUT) -> dict:
     )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        complete = {"size", "overrides", "keys"} <= set(manifest)
-    except (ValueError, TypeError):
-        complete, manifest = False, {}
+        found = spec.build_study(study, manifest["size"], manifest["settings"])
+        return found, bool(manifest["mixed"])
+    except (ValueError, TypeError, KeyError):
+        raise checks.InputError(
+            f"{path} is damaged, or of another version; run simrlhf sweep {study} --out {out} with "
+            "the size and settings wanted: stored rows are used again"
+        ) from None
+
+
+def require_one_program(
+    stored: Stored, where: Path, *, joining: Mapping[str, str] | None = None
+) -> None:
+    """Refuse rows that different programs made: their numbers may differ for no reason of theory.
+
+    Compared are the digest of the code that decides numbers, and the series of JAX, NumPy and
+    SciPy; not the machine.
+
+    Args:
+        joining: provenance of a program that is about to add rows.
+    """
+    programs: dict[tuple, str] = {}
+    counts: dict[tuple, int] = {}
+    rows_of = stored.rows["source"].value_counts() if len(stored.rows) else {}
+    for number, count in rows_of.items():
+        facts = stored.facts[int(number)]
+        made = tuple(provenance.identity(facts).items())
+        programs[made] = provenance.describe(facts)
+        counts[made] = counts.get(made, 0) + int(count)
+    said = [f"{count} by {programs[made]}" for made, count in counts.items()]
+    if joining is not None and counts and tuple(provenance.identity(joining).items()) not in counts:
+        said.append(f"the others would be by {provenance.describe(joining)}")
     checks.require(
-        complete,
-        f"{path} is damaged; run simrlhf sweep {study} --out {out} with the size and settings "
-        "wanted: stored rows are used again",
+        len(said) <= 1,
+        f"the rows in {where} are not of one program: {'; '.join(said)}. Compute them anew "
+        "(another --out, or remove that folder), or take them together with sweep --mixed",
     )
-    return manifest
 
 
 def require_one_world(rows: pd.DataFrame, *, swept: tuple[str, ...] = ("n_users",)) -> None:
@@ -91,19 +122,29 @@ def require_one_world(rows: pd.DataFrame, *, swept: tuple[str, ...] = ("n_users"
     )
 
 
-def load_results(study: str, out: str | Path = DEFAULT_OUT) -> pd.DataFrame:
+def load_results(study: str, out: str | Path = DEFAULT_OUT, *, mixed: bool = False) -> pd.DataFrame:
     """Rows of the last sweep of `study`, one per cell, estimator and repetition.
 
+    A fit that failed is a row with status `FAILED`, the reason in `message`, and null metrics.
+
+    Args:
+        mixed: accept rows that different versions of the program made, as `sweep --mixed` does.
+
     Raises:
-        InputError: there are none, or the sweep is not finished (it says how many are missing).
+        InputError: there are none, the sweep is not finished (it says how many rows are missing
+            and which files are damaged), or the rows come from different programs.
     """
-    manifest = read_manifest(study, Path(out))
-    frame = open_store(study, Path(out)).read(manifest["keys"])
-    missing = len(manifest["keys"]) - len(frame)
-    size = manifest["size"]
+    wanted, accepted = last_study(study, Path(out))
+    keys = runner.study_keys(wanted)
+    store = open_store(study, Path(out))
+    stored = store.read(keys)
+    missing = len(keys) - len(stored.rows)
+    damaged = f" (damaged: {', '.join(map(str, stored.damaged))})" if stored.damaged else ""
     checks.require(
         missing == 0,
-        f"{missing} of {len(manifest['keys'])} rows of study {study!r} ({size}) are missing; "
+        f"{missing} of {len(keys)} rows of study {study!r} ({wanted.size}) are missing{damaged}; "
         f"finish it: simrlhf sweep {study} --resume --out {out}",
     )
-    return frame
+    if not (mixed or accepted):
+        require_one_program(stored, store.folder)
+    return stored.rows.drop(columns="source")

@@ -6,42 +6,56 @@ question = "..."         # what the study asks
 cell = "recovery"        # a cell function of simrlhf.study.cells
 
 [grid]
-n_pairs = [100, 400]
+n_pairs = {from = 50, to = 3200, points = 7}   # even in the logarithm; samples are nested
 estimators = ["share_b", "full"]
+metrics = ["recovery", "bounds"]               # groups of columns; all of them by default
 repetitions = 5
 seed = 0
+zip = ["n_users", "d1"]                        # these two move together
 
-[world]                  # fields of WorldConfig; a list sweeps the field
+[world]                  # fields of WorldConfig; a list or a range sweeps the field
 n_users = [8, 32]
-d1 = 20
+d1 = [20, 80]
+nu = [0.5, 1.0, 2.0]
 
-[fit]                    # settings passed to fit()
-norm_bound = 3.0
+[fit]                    # settings passed to fit(); swept in the same way
+norm_bound = 3.0         # "none" where None is meant: TOML has no such value
 
 [size.tiny]              # overrides for a size, with plain or dotted keys
 repetitions = 2
 ```
+
+What is swept forms a product, but for the keys of `zip`.
 """
 
 from __future__ import annotations
 
-import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from simrlhf.core import checks
-from simrlhf.study import shipped
+from simrlhf.estimators import ESTIMATORS
+from simrlhf.study import axes, shipped
+from simrlhf.study.axes import Point
+from simrlhf.study.cells import CELLS, METRICS
+from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
 
 SIZES = ("tiny", "smoke", "paper")
-_GRID = ("n_pairs", "estimators", "repetitions", "seed")
+_GRID = ("n_pairs", "estimators", "metrics", "repetitions", "seed", "zip")
 _FIT = ("norm_bound", "ridge", "init", "max_iterations", "tol")
 _WORLD = tuple(field.name for field in fields(WorldConfig))
 _SECTIONS = {"grid": _GRID, "world": _WORLD, "fit": _FIT}
 _HEADINGS = ("title", "question", "cell")
+_WHOLE = {
+    "grid.n_pairs",
+    "fit.max_iterations",
+    *(f"world.{field.name}" for field in fields(WorldConfig) if field.type == "int"),
+}
+_NONE = {"world.norm_bound", "fit.norm_bound"}
 
 
 @dataclass(frozen=True)
@@ -52,12 +66,11 @@ class StudySpec:
         name: the file's stem; results and figures carry it.
         title, question, cell: see the module.
         size: which size this is.
-        worlds: the swept world settings.
-        n_pairs: pairs per user, ascending.
-        estimators: names.
-        repetitions: independent worlds and samples for each world setting.
+        points: the grid.
+        estimators, metrics: names.
+        repetitions: independent worlds and samples for each point.
         seed: root of all randomness.
-        fit: settings passed to `fit`.
+        settings: the same study as full keys and values, from which it can be built again.
     """
 
     name: str
@@ -65,12 +78,18 @@ class StudySpec:
     question: str
     cell: str
     size: str
-    worlds: tuple[WorldConfig, ...]
-    n_pairs: tuple[int, ...]
+    points: tuple[Point, ...]
     estimators: tuple[str, ...]
+    metrics: tuple[str, ...]
     repetitions: int
     seed: int
-    fit: tuple[tuple[str, Any], ...]
+    settings: Mapping[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def n_cells(self) -> int:
+        """Rows that the study asks for."""
+        sizes = sum(len(point.n_pairs) for point in self.points)
+        return sizes * len(self.estimators) * self.repetitions
 
 
 def load_study(
@@ -105,16 +124,48 @@ def load_study(
     for text in overrides:
         key, value = _override(text)
         settings[_resolve(key, "--set")] = value
-    return _build(path.stem, size, settings)
+    return build_study(path.stem, size, settings)
 
 
-def list_studies() -> dict[str, str]:
-    """Shipped studies with the question each asks."""
+def list_studies() -> dict[str, Path]:
+    """Shipped studies by name."""
     folder = shipped.shipped_folder("experiments")
-    return {
-        path.stem: str(tomllib.loads(path.read_text(encoding="utf-8")).get("question", ""))
-        for path in sorted(folder.glob("*.toml"))
-    }
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def build_study(name: str, size: str, settings: Mapping[str, Any]) -> StudySpec:
+    """A study from its `settings`: headings, and values by `section.field`."""
+    estimators = axes.axis_values("estimators", settings.get("grid.estimators", []), whole=False)
+    for estimator in estimators:
+        checks.choice("estimator", estimator, ESTIMATORS)
+    metrics = axes.axis_values("metrics", settings.get("grid.metrics", [*METRICS]), whole=False)
+    for metric in metrics:
+        checks.choice("metric", metric, METRICS)
+    return StudySpec(
+        name=name,
+        title=settings["title"],
+        question=settings["question"],
+        cell=checks.choice("cell function", settings["cell"], CELLS),
+        size=size,
+        points=_points(settings),
+        estimators=tuple(dict.fromkeys(estimators)),
+        # one order, whatever the file's: it is part of a row's key
+        metrics=tuple(name for name in METRICS if name in metrics),
+        repetitions=checks.integer("repetitions", settings.get("grid.repetitions", 1), low=1),
+        seed=checks.integer("seed", settings.get("grid.seed", 0), low=0, high=2**63 - 1),
+        settings=dict(settings),
+    )
+
+
+def parse_overrides(overrides: Sequence[str], section: str) -> dict[str, Any]:
+    """`key=value` texts that may name keys of one section only, as a table of that section."""
+    table = {}
+    for text in overrides:
+        key, value = _override(text)
+        name = key.removeprefix(f"{section}.")
+        checks.choice("key in --set", name, _SECTIONS[section])
+        table[name] = _or_none(f"{section}.{name}", value)
+    return table
 
 
 def _find(name_or_path: str) -> Path:
@@ -122,10 +173,9 @@ def _find(name_or_path: str) -> Path:
     if path.suffix == ".toml":
         checks.require(path.is_file(), f"no study file {path}; give a name or an existing file")
         return path
-    folder = shipped.shipped_folder("experiments")
-    known = [item.stem for item in sorted(folder.glob("*.toml"))]
+    known = list_studies()
     checks.choice("study", name_or_path, known, remedy="or give the path of a .toml file")
-    return folder / f"{name_or_path}.toml"
+    return known[name_or_path]
 
 
 def _flatten(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,20 +187,24 @@ def _flatten(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
             continue
         checks.choice(f"section in {path.name}", key, [*_SECTIONS, *_HEADINGS, "size"])
         checks.require(isinstance(value, Mapping), f"[{key}] in {path.name} must be a table")
-        for field, entry in value.items():
-            settings[_resolve(f"{key}.{field}", path.name)] = entry
+        for name, entry in value.items():
+            settings[_resolve(f"{key}.{name}", path.name)] = entry
     for heading in _HEADINGS:
         checks.require(
             isinstance(settings.get(heading), str),
             f'{path.name} needs a line {heading} = "..."',
         )
+    checks.require(
+        "grid.estimators" in settings, f"{path.name} names no estimators; list them under [grid]"
+    )
     return settings
 
 
 def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
+    """`[size.tiny]` with plain keys, dotted keys or sections; a range is a value, not a section."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key in _SECTIONS:
             flat |= {f"{key}.{inner}": entry for inner, entry in value.items()}
         else:
             flat[key] = value
@@ -159,21 +213,21 @@ def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _resolve(key: str, where: str) -> str:
     """`field` or `section.field` to the full `section.field`."""
-    section, _, field = key.rpartition(".")
+    section, _, name = key.rpartition(".")
     if section:
         checks.choice(f"section of {key!r} in {where}", section, _SECTIONS)
-        checks.choice(f"key of [{section}] in {where}", field, _SECTIONS[section])
+        checks.choice(f"key of [{section}] in {where}", name, _SECTIONS[section])
         return key
-    homes = [name for name, known in _SECTIONS.items() if field in known]
+    homes = [home for home, known in _SECTIONS.items() if name in known]
     if not homes:
-        every = [field for known in _SECTIONS.values() for field in known]
+        every = [name for known in _SECTIONS.values() for name in known]
         checks.choice(f"key in {where}", key, every)
     checks.require(
         len(homes) == 1,
         f"key {key!r} in {where} is ambiguous: write "
-        + " or ".join(f"{home}.{field}" for home in homes),
+        + " or ".join(f"{home}.{name}" for home in homes),
     )
-    return f"{homes[0]}.{field}"
+    return f"{homes[0]}.{name}"
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -187,41 +241,43 @@ def _override(text: str) -> tuple[str, Any]:
         ) from None
 
 
-def _build(name: str, size: str, settings: Mapping[str, Any]) -> StudySpec:
-    from simrlhf.estimators import ESTIMATORS
-
-    part = {
-        section: {
-            key.partition(".")[2]: value
-            for key, value in settings.items()
-            if key.startswith(f"{section}.")
-        }
-        for section in _SECTIONS
+def _points(settings: Mapping[str, Any]) -> tuple[Point, ...]:
+    """The grid; points that differ in the number of pairs alone share one sample."""
+    swept = {"grid.n_pairs": 200, **settings}
+    swept = {
+        key: axes.axis_values(key, value, whole=key in _WHOLE)
+        for key, value in swept.items()
+        if key == "grid.n_pairs" or key.startswith(("world.", "fit."))
     }
-    grid = part["grid"]
-    estimators = _many(grid.get("estimators", ["share_b"]))
-    for estimator in estimators:
-        checks.choice("estimator", estimator, ESTIMATORS)
-    n_pairs = sorted({checks.integer("n_pairs", n, low=1) for n in _many(grid.get("n_pairs", 200))})
-    checks.require(bool(n_pairs and estimators), "n_pairs and estimators must not be empty")
-    return StudySpec(
-        name=name,
-        title=settings["title"],
-        question=settings["question"],
-        cell=settings["cell"],
-        size=size,
-        worlds=tuple(_worlds(part["world"])),
-        n_pairs=tuple(n_pairs),
-        estimators=tuple(dict.fromkeys(estimators)),
-        repetitions=checks.integer("repetitions", grid.get("repetitions", 1), low=1),
-        seed=checks.integer("seed", grid.get("seed", 0), low=0, high=2**63 - 1),
-        fit=_checked_fit(part["fit"]),
-    )
+    groups = [
+        [_resolve(name, "zip") if "." not in name else name for name in group]
+        for group in axes.zip_groups(settings.get("grid.zip", []), _zip_names(swept))
+    ]
+    sizes: dict[tuple, set[int]] = {}
+    for line in axes.grid_points(swept, groups):
+        part: dict[str, dict[str, Any]] = {"world": {}, "fit": {}, "grid": {}}
+        for key, value in line.items():
+            section, _, name = key.partition(".")
+            part[section][name] = _or_none(key, value)
+        n_pairs = checks.integer("n_pairs", part["grid"]["n_pairs"], low=1)
+        place = (_world(part["world"]), _checked_fit(part["fit"]))
+        sizes.setdefault(place, set()).add(n_pairs)
+    return tuple(Point(world, fit, tuple(sorted(found))) for (world, fit), found in sizes.items())
+
+
+def _zip_names(swept: Mapping[str, Any]) -> list[str]:
+    """Keys that may be zipped: full ones, and short ones where they are unambiguous."""
+    short = [key.partition(".")[2] for key in swept]
+    return [*swept, *(name for name in short if name != "norm_bound")]
+
+
+def _or_none(key: str, value: Any) -> Any:
+    return None if key in _NONE and value == "none" else value
 
 
 def _checked_fit(table: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """Settings of `fit`, refused here if `fit` would refuse them in the first task."""
-    if "norm_bound" in table:
+    if table.get("norm_bound") is not None:
         checks.real("fit.norm_bound", table["norm_bound"], above=0.0)
     checks.real("fit.ridge", table.get("ridge", 0.0), low=0.0)
     checks.real("fit.tol", table.get("tol", 1e-8), above=0.0)
@@ -230,20 +286,8 @@ def _checked_fit(table: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(table.items()))
 
 
-def _worlds(table: Mapping[str, Any]) -> list[WorldConfig]:
-    """The product of all fields given as lists; each world is checked here, before any work."""
-    from simrlhf.world import spectra
-
-    axes = {key: _many(value) for key, value in table.items()}
-    for key, values in axes.items():
-        checks.require(bool(values), f"world.{key} is empty; give at least one value")
-    worlds = []
-    for values in itertools.product(*axes.values()):
-        world = WorldConfig(**dict(zip(axes, values, strict=True)))
-        spectra.user_norm_target(world, spectra.singular_values(world))
-        worlds.append(world)
-    return worlds
-
-
-def _many(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
+def _world(table: Mapping[str, Any]) -> WorldConfig:
+    """A world whose spectrum and norms can exist; checked here, before any work."""
+    world = WorldConfig(**table)
+    spectra.user_norm_target(world, spectra.singular_values(world))
+    return world

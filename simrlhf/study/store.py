@@ -1,36 +1,203 @@
-"""The results store: Parquet files of rows, each written whole or not at all.
+"""The results store: Parquet files of rows, each written whole or not at all, and known by hash.
 
 A row is one (cell, estimator) and carries the content key of what was computed; a file holds the
-rows of one task. Names are fresh, so writers never touch one another's files; a row that exists
-twice is the same row. What is missing is found by key, never by file name.
+rows of one task. A file's name is the hash of its bytes: writers never touch one another's files,
+and a file that was cut or changed afterwards is recognised before anything of it is used. A row
+that exists twice is the same row. What is missing is found by key, never by file name.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simrlhf.core import checks
-from simrlhf.study.provenance import provenance
 
 # part of every content key: raise it when a cell function changes what its numbers mean
-SCHEMA = 1
+SCHEMA = 2
+FAILED = "FAILED"
 _PROVENANCE = b"simrlhf.provenance"
+_DAMAGED = "damaged"
+# what a killed writer left is removed once no living one can still be at it
+_STALE_SECONDS = 3600.0
+_ORDER = ("n_users", "n_pairs", "estimator", "repetition", "key")
+
+
+class Stored(NamedTuple):
+    """Rows of a store and where they come from.
+
+    Attributes:
+        rows: one per key, in a stable order; `source` numbers the entry of `facts`.
+        facts: provenance of the programs that made them.
+        damaged: files that could not be used.
+    """
+
+    rows: pd.DataFrame
+    facts: list[dict[str, str]]
+    damaged: list[Path]
 
 
 def content_key(description: Mapping[str, Any]) -> str:
-    """Hash of everything that determines a row's numbers."""
-    text = json.dumps(_plain({"schema": SCHEMA, **description}), sort_keys=True, default=str)
+    """Hash of everything that determines the numbers of a grid point's rows."""
+    text = json.dumps(_plain({"schema": SCHEMA, **description}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def row_key(prefix: str, place: str) -> str:
+    """Key of a row from its point's key and its place there."""
+    return hashlib.sha256(f"{prefix}/{place}".encode()).hexdigest()[:24]
+
+
+class Store:
+    """Rows of one study under `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def keys(self, *, but_failed: bool = False) -> set[str]:
+        """Content keys of the stored rows; on request without those of status `FAILED`."""
+        found: set[str] = set()
+        for table, _ in self._tables(["key", "status"] if but_failed else ["key"]):
+            keys = table.column("key").to_pylist()
+            if but_failed:
+                states = table.column("status").to_pylist()
+                keys = [key for key, state in zip(keys, states, strict=True) if state != FAILED]
+            found |= set(keys)
+        return found
+
+    def write(self, rows: Sequence[Mapping[str, Any]], *, facts: Mapping[str, str]) -> Path:
+        """Add rows in one file that appears complete or not at all, even if the machine stops.
+
+        Args:
+            facts: provenance of the process that computed them.
+        """
+        content = _serialised(rows, facts)
+        final = self.folder / f"{_digest(content)}.parquet"
+        hidden = self.folder / f".{uuid.uuid4().hex}.partial"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with hidden.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(hidden, final)
+            _sync_folder(self.folder)
+        except OSError as error:
+            raise checks.InputError(
+                f"cannot write results to {self.folder} ({error.strerror}); free space or give "
+                "another --out; rows already written are kept"
+            ) from None
+        finally:  # also when interrupted
+            hidden.unlink(missing_ok=True)
+        return final
+
+    def read(self, keys: Iterable[str] | None = None) -> Stored:
+        """Rows, all of them or those of `keys`; a row that succeeded hides its failed twin."""
+        damaged: list[Path] = []
+        tables, facts = [], []
+        for number, (table, source) in enumerate(self._tables(None, damaged)):
+            tables.append(table.append_column("source", pa.array([number] * table.num_rows)))
+            facts.append(source)
+        if not tables:
+            return Stored(pd.DataFrame(), facts, damaged)
+        rows = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        if keys is not None:
+            rows = rows[rows["key"].isin(set(keys))]
+        rows = rows.sort_values("status", key=lambda status: status == FAILED, kind="stable")
+        rows = rows.drop_duplicates("key")
+        order = [name for name in _ORDER if name in rows]
+        return Stored(rows.sort_values(order, kind="stable").reset_index(drop=True), facts, damaged)
+
+    def set_damaged_aside(self) -> list[Path]:
+        """Move files that are not what was written into `damaged/`; returns where they are now.
+
+        Also removes what killed writers left unfinished an hour ago or longer.
+        """
+        moved = []
+        try:
+            for path in self._files():
+                if not _is_whole(path):
+                    aside = self.folder / _DAMAGED
+                    aside.mkdir(exist_ok=True)
+                    moved.append(path.replace(aside / path.name))
+            for path in self.folder.glob(".*.partial"):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink(missing_ok=True)
+        except FileNotFoundError:  # another sweep on this store was faster
+            return moved
+        except OSError as error:
+            raise checks.InputError(
+                f"cannot set a damaged file aside in {self.folder} ({error.strerror}); give a "
+                "writable --out"
+            ) from None
+        return moved
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self._files())
+
+    def _tables(
+        self, columns: list[str] | None, damaged: list[Path] | None = None
+    ) -> Iterator[tuple[pa.Table, dict[str, str]]]:
+        for path in self._files():
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # set aside by another sweep meanwhile
+                continue
+            except OSError as error:
+                raise checks.InputError(
+                    f"results file {path} cannot be read ({error.strerror}); check its permissions"
+                ) from None
+            if _digest(content) != path.stem:
+                if damaged is not None:
+                    damaged.append(path)
+                continue
+            file = pq.ParquetFile(pa.BufferReader(content))
+            facts = json.loads((file.schema_arrow.metadata or {}).get(_PROVENANCE, b"{}"))
+            yield file.read(columns=columns, use_threads=False), facts
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.parquet")) if self.folder.is_dir() else []
+
+
+def _serialised(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, str]) -> bytes:
+    # a failed row has fewer columns: the others are null in it, and integers stay integers
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    table = table.replace_schema_metadata({_PROVENANCE: json.dumps(dict(facts)).encode()})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _is_whole(path: Path) -> bool:
+    return _digest(path.read_bytes()) == path.stem
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name survives a power failure only once its folder is synced; not so on Windows."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _plain(value: Any) -> Any:
@@ -40,71 +207,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-class Store:
-    """Rows of one study under `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-
-    def keys(self) -> set[str]:
-        """Content keys of all stored rows."""
-        found: set[str] = set()
-        for path in self._files():
-            found |= set(self._read(path, ["key"]).column("key").to_pylist())
-        return found
-
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> Path:
-        """Add rows in one file that appears complete or not at all, even if the machine stops."""
-        self._make_folder()
-        table = pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False)
-        facts = json.dumps(provenance()).encode()
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _PROVENANCE: facts})
-        name = uuid.uuid4().hex
-        hidden, final = self.folder / f".{name}.partial", self.folder / f"{name}.parquet"
-        try:
-            with hidden.open("wb") as file:
-                pq.write_table(table, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(hidden, final)
-        except OSError as error:
-            hidden.unlink(missing_ok=True)
-            raise checks.InputError(
-                f"cannot write results to {self.folder} ({error.strerror}); free space or give "
-                "another --out; rows already written are kept"
-            ) from None
-        return final
-
-    def read(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
-        """Rows as a table, one per key, in a stable order; all of them or those of `keys`."""
-        tables = [self._read(path, None) for path in self._files()]
-        if not tables:
-            return pd.DataFrame()
-        frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-        frame = frame.drop_duplicates("key")
-        if keys is not None:
-            frame = frame[frame["key"].isin(set(keys))]
-        order = [c for c in ("n_users", "n_pairs", "estimator", "repetition", "key") if c in frame]
-        return frame.sort_values(order, kind="stable").reset_index(drop=True)
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.parquet")) if self.folder.is_dir() else []
-
-    def _read(self, path: Path, columns: list[str] | None) -> pa.Table:
-        try:
-            return pq.read_table(path, columns=columns, partitioning=None)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise checks.InputError(
-                f"results file {path} cannot be read ({str(error).splitlines()[0]}); remove it and "
-                "run the sweep again: only its rows are recomputed"
-            ) from None
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise checks.InputError(
-                f"cannot create {self.folder} ({error.strerror}); give a writable --out"
-            ) from None

@@ -15,6 +15,7 @@ from simrlhf.theory.ingredients import (
     noise_norm,
     worst_margin,
 )
+from simrlhf.theory.isotropic_limits import IsotropicLimits, isotropic_limits
 from simrlhf.theory.limits import (
     SubspaceLimit,
     excess_log_loss,
@@ -34,6 +35,7 @@ __all__ = [
     "Bound",
     "BoundStatus",
     "DiversityMetrics",
+    "IsotropicLimits",
     "SubspaceLimit",
     "bregman_divergence",
     "bregman_ratio",
@@ -44,6 +46,7 @@ __all__ = [
     "excess_log_loss",
     "geometry_bound",
     "isotropic_fisher",
+    "isotropic_limits",
     "log_bracketing_number",
     "make_bound",
     "noise_norm",

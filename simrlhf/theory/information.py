@@ -65,14 +65,31 @@ def isotropic_fisher(theta: np.ndarray, link: Link, law: str = "gaussian") -> np
     checks.finite("theta", theta)
     flat = theta.reshape(theta.shape[0], -1)
     norms = np.linalg.norm(flat, axis=1)
-    largest = float(norms.max())
-    rule = _gaussian_rule(largest) if law == "gaussian" else _sphere_rule(largest, flat.shape[1])
-    information = _values(link.information, norms[:, None] * rule.nodes)
-    along = information @ (rule.weights * rule.nodes**2)
-    across = information @ (rule.weights * rule.across)
+    along, across = isotropic_values(norms, flat.shape[1], link, law)
     directions = flat / np.where(norms > 0.0, norms, 1.0)[:, None]
     outer = directions[:, :, None] * directions[:, None, :]
     return across[:, None, None] * (np.eye(flat.shape[1]) - outer) + along[:, None, None] * outer
+
+
+def isotropic_values(
+    norms: np.ndarray, size: int, link: Link, law: str = "gaussian"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues `a` (along `Theta_i`) and `c` (across it) of `isotropic_fisher`'s `H_i`.
+
+    Args:
+        norms: `(N,)` `||Theta_i||_F`.
+        size: `p = d1 d2`.
+        link, law: as in `isotropic_fisher`.
+
+    Returns:
+        `a (N,)` and `c (N,)`; for p = 1 there is nothing across, and c is 0.
+    """
+    checks.choice("feature law", law, LAWS)
+    largest = float(norms.max())
+    rule = _gaussian_rule(largest) if law == "gaussian" else _sphere_rule(largest, size)
+    information = _values(link.information, norms[:, None] * rule.nodes)
+    along = information @ (rule.weights * rule.nodes**2)
+    return along, information @ (rule.weights * rule.across)
 
 
 def _gaussian_rule(largest_norm: float) -> _Rule:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.study import commands, figures, results, runner, summary
-from simrlhf.study.cells import Cell, Task, run_recovery
+from simrlhf.study import cells, figures, summary
+from simrlhf.study.cells import Cell, run_recovery
 from simrlhf.study.spec import load_study
 from simrlhf.world import WorldConfig
 
@@ -17,21 +17,18 @@ BOUNDS = ["s1", "s2_a_priori", "s2_bregman", "s2_a_posteriori"]
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One tiny sweep of the quickstart's study, read by several tests."""
-    folder = tmp_path_factory.mktemp("results")
-    commands.sweep("subspace_vs_pairs", size="tiny", overrides=(), out=folder)
-    return folder
+    return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture(scope="module")
-def rows(out: Path) -> pd.DataFrame:
-    return results.load_results("subspace_vs_pairs", out)
+def rows(sweep, out: Path) -> pd.DataFrame:
+    """One tiny sweep of the quickstart's study, read by several tests."""
+    return sweep("subspace_vs_pairs", out, size="tiny")
 
 
 def test_every_cell_of_the_grid_is_a_row_with_a_status(rows: pd.DataFrame) -> None:
     spec = load_study("subspace_vs_pairs", size="tiny")
-    cells = len(spec.worlds) * len(spec.n_pairs) * len(spec.estimators) * spec.repetitions
-    assert len(rows) == cells
+    assert len(rows) == spec.n_cells == 2 * 3 * 5 * 2
     assert rows["key"].is_unique
     assert rows["status"].eq("CONVERGED").all()
     assert (rows["largest_norm"] <= 3.0 + 1e-8).all()
@@ -46,11 +43,9 @@ def test_proved_bounds_hold_and_a_smaller_one_would_not(rows: pd.DataFrame) -> N
     assert (distance > 0.5 * shared["s1"].to_numpy()).any()
 
 
-def test_with_a_tail_the_certificate_and_the_bounds_hold() -> None:
+def test_with_a_tail_the_certificate_and_the_bounds_hold(make_task) -> None:
     world = WorldConfig(n_users=6, d1=5, rank=2, nu=0.5, tail=0.3)
-    task = Task(
-        world, 0, 3, 80, {"a": Cell(40, "share_b"), "b": Cell(80, "share_b")}, {"norm_bound": 4.0}
-    )
+    task = make_task(world, [Cell(40, "share_b"), Cell(80, "share_b")], seed=3, norm_bound=4.0)
     for row in run_recovery(task):
         assert row["s2_slack"] == 0.0  # Delta^<> is feasible, the fit is at least as likely
         assert np.isnan(row["limit"])  # L1 holds inside the class only
@@ -59,12 +54,12 @@ def test_with_a_tail_the_certificate_and_the_bounds_hold() -> None:
         assert row["s2_a_posteriori"] < row["s2_bregman"]
 
 
-def test_a_truth_outside_the_ball_keeps_s2_valid_and_has_no_limit() -> None:
+def test_a_truth_outside_the_ball_keeps_s2_valid_and_has_no_limit(make_task) -> None:
     # nu = 4 makes ||Delta_i|| about 3, the fit may use 0.2 only
     world = WorldConfig(n_users=4, d1=6, rank=2, nu=4.0)
     for n_pairs in (50, 800):
-        task = Task(world, 0, 1, n_pairs, {"a": Cell(n_pairs, "share_b")}, {"norm_bound": 0.2})
-        row = pd.DataFrame(list(run_recovery(task)))
+        task = make_task(world, [Cell(n_pairs, "share_b")], seed=1, norm_bound=0.2)
+        row = pd.DataFrame(run_recovery(task))
         assert row["limit"].isna().all()
         assert row["reward_limit"].isna().all()
         assert summary.count_violations(row) == 0
@@ -84,31 +79,79 @@ def test_rows_of_several_worlds_are_never_pooled(rows: pd.DataFrame, tmp_path: P
         summary.summarise_subspace(pd.concat([rows, other]))
 
 
-def test_a_figure_without_share_b_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_figure_without_share_b_says_what_is_missing(sweep, tmp_path: Path) -> None:
     only_full = ("estimators=['full']", "n_users=4", "n_pairs=[30]", "repetitions=1")
-    commands.sweep("subspace_vs_pairs", size="tiny", overrides=only_full, out=tmp_path)
+    sweep("subspace_vs_pairs", tmp_path, *only_full, size="tiny")
     with pytest.raises(InputError, match=r"needs rows of share_b"):
         figures.draw_figure("subspace_vs_pairs", tmp_path, tmp_path / "drawn")
     assert not (tmp_path / "drawn").exists()
 
 
-def test_the_nested_sample_is_the_first_part_of_the_larger_one() -> None:
+def test_the_nested_sample_is_the_first_part_of_the_larger_one(make_task) -> None:
     world = WorldConfig(n_users=3, d1=4, rank=1)
-    small = Task(world, 0, 3, 20, {"a": Cell(20, "share_b")}, {})
-    large = Task(world, 0, 3, 50, {"a": Cell(20, "share_b")}, {})
-    one, two = next(run_recovery(small)), next(run_recovery(large))
+    wanted = [Cell(20, "share_b")]
+    one = run_recovery(make_task(world, wanted, seed=3))[0]
+    two = run_recovery(make_task(world, wanted, seed=3, largest=50))[0]
     # the same optimum found through another padding: 1e-8 in gradient
     assert one["subspace_distance"] == pytest.approx(two["subspace_distance"], rel=1e-5)
 
 
-def test_repetitions_and_seeds_draw_different_worlds() -> None:
+def test_repetitions_and_seeds_draw_different_worlds(make_task) -> None:
     world = WorldConfig(n_users=3, d1=4, rank=1)
-    cells = {"a": Cell(20, "share_b")}
     drawn = [
-        next(run_recovery(Task(world, repetition, seed, 20, cells, {})))["subspace_distance"]
+        run_recovery(make_task(world, [Cell(20, "share_b")], repetition=repetition, seed=seed))
         for repetition, seed in ((0, 0), (1, 0), (0, 1))
     ]
-    assert len(set(drawn)) == 3
+    assert len({rows[0]["subspace_distance"] for rows in drawn}) == 3
+
+
+def test_metrics_are_the_columns_asked_for(make_task) -> None:
+    world = WorldConfig(n_users=3, d1=4, rank=1)
+    task = make_task(world, [Cell(30, "share_b")], metrics=("recovery",))
+    row = run_recovery(task)[0]
+    assert "subspace_distance" in row
+    assert not {"s1", "limit", "wilks"} & set(row)
+
+
+def test_a_fit_that_raises_is_a_row_without_metrics_and_the_others_live(
+    make_task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure is planted in one sample of one estimator; its neighbours must not notice."""
+    world = WorldConfig(n_users=3, d1=4, rank=1)
+    wanted = [Cell(n, name) for n in (20, 40) for name in ("share_b", "full")]
+    task = make_task(world, wanted)
+    undisturbed = {row["key"]: row for row in run_recovery(task)}
+    honest = cells.recovery
+
+    seen = iter(["full", "planted"])
+
+    def broken(truth, result):
+        if result.estimator == "full" and next(seen) == "planted":
+            raise FloatingPointError("planted\nin two lines")
+        return honest(truth, result)
+
+    monkeypatch.setattr(cells, "recovery", broken)
+    rows = {row["key"]: row for row in run_recovery(task)}
+    assert rows.keys() == undisturbed.keys()
+    failed = [row for row in rows.values() if row["status"] == "FAILED"]
+    assert len(failed) == 1
+    assert failed[0]["message"] == "FloatingPointError: planted in two lines"
+    assert failed[0]["estimator"] == "full"
+    assert failed[0]["nu"] == world.nu  # what was asked is there, what was measured is not
+    assert not {"subspace_distance", "neg_log_likelihood", "seconds"} & set(failed[0])
+    for key, row in rows.items():
+        if row["status"] != "FAILED":
+            assert row["subspace_distance"] == undisturbed[key]["subspace_distance"]
+
+
+def test_a_world_that_cannot_be_drawn_fails_its_own_cells_only(
+    make_task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(WorldConfig(n_users=3, d1=4, rank=1), [Cell(20, "share_b"), Cell(20, "full")])
+    monkeypatch.setattr(cells, "make_world", lambda *_, **__: 1 / 0)
+    rows = run_recovery(task)
+    assert [row["status"] for row in rows] == ["FAILED", "FAILED"]
+    assert {row["message"] for row in rows} == {"ZeroDivisionError: division by zero"}
 
 
 def test_the_summary_counts_a_planted_violation(rows: pd.DataFrame) -> None:
@@ -144,17 +187,3 @@ def test_the_figure_is_drawn_from_results_alone(out: Path, tmp_path: Path) -> No
     drawn = figures.draw_figure("subspace_vs_pairs", out, tmp_path)
     assert [path.suffix for path in drawn] == [".png", ".pdf"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
-
-
-def test_an_unknown_cell_function_is_refused_before_any_work(tmp_path: Path) -> None:
-    text = (
-        'title = "t"\nquestion = "q"\ncell = "recovry"\n'
-        "[grid]\nn_pairs = 5\n[world]\nn_users = 3\nd1 = 4\nrank = 1\n"
-    )
-    path = tmp_path / "mine.toml"
-    path.write_text(text, encoding="utf-8")
-    spec = load_study(str(path))
-    with pytest.raises(
-        InputError, match=r"unknown cell function 'recovry'.*did you mean 'recovery'"
-    ):
-        runner.plan_study(spec, results.open_store("mine", tmp_path))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.study.spec import SIZES, list_studies, load_study
+from simrlhf.study.spec import SIZES, build_study, list_studies, load_study
 
 MINIMAL = """
 title = "a title"
@@ -33,14 +33,15 @@ def _write(folder: Path, text: str = MINIMAL) -> str:
 @pytest.mark.parametrize("size", SIZES)
 def test_every_shipped_study_is_valid_at_every_size(name: str, size: str) -> None:
     spec = load_study(name, size=size)
-    assert spec.worlds
+    assert spec.points
     assert spec.question
 
 
 def test_lists_are_swept_and_sample_sizes_ascend(tmp_path: Path) -> None:
     spec = load_study(_write(tmp_path))
-    assert [world.n_users for world in spec.worlds] == [3, 5]
-    assert spec.n_pairs == (10, 20)
+    assert [point.world.n_users for point in spec.points] == [3, 5]
+    assert {point.n_pairs for point in spec.points} == {(10, 20)}
+    assert spec.n_cells == 4
     assert spec.name == "mine"
 
 
@@ -49,8 +50,45 @@ def test_a_size_and_then_an_override_win(tmp_path: Path) -> None:
     assert load_study(path, size="smoke").repetitions == 1
     assert load_study(path, size="tiny").repetitions == 4
     assert load_study(path, size="tiny", overrides=["repetitions=7"]).repetitions == 7
-    assert load_study(path, overrides=["world.nu=2.5"]).worlds[0].nu == 2.5
-    assert dict(load_study(path, overrides=["fit.norm_bound=3.0"]).fit) == {"norm_bound": 3.0}
+    assert load_study(path, overrides=["world.nu=2.5"]).points[0].world.nu == 2.5
+    bounded = load_study(path, overrides=["fit.norm_bound=3.0"]).points[0]
+    assert dict(bounded.fit) == {"norm_bound": 3.0}
+
+
+def test_ranges_are_even_in_the_logarithm_and_whole_where_the_field_is(tmp_path: Path) -> None:
+    ranges = ["n_pairs={from=10, to=1000, points=3}", "nu={from=0.5, to=2.0, points=3}"]
+    spec = load_study(_write(tmp_path), overrides=[*ranges, "n_users=3"])
+    assert {point.n_pairs for point in spec.points} == {(10, 100, 1000)}
+    assert [point.world.nu for point in spec.points] == pytest.approx([0.5, 1.0, 2.0])
+
+
+def test_settings_of_the_fit_are_swept_and_none_is_a_value(tmp_path: Path) -> None:
+    spec = load_study(_write(tmp_path), overrides=["fit.norm_bound=['none', 2.0]", "n_users=3"])
+    assert [dict(point.fit)["norm_bound"] for point in spec.points] == [None, 2.0]
+
+
+def test_zipped_keys_move_together_and_sizes_of_one_world_share_a_sample(tmp_path: Path) -> None:
+    zipped = ["zip=['n_users', 'n_pairs']", "n_users=[3, 5]", "n_pairs=[40, 24]", "nu=[0.5, 1]"]
+    spec = load_study(_write(tmp_path), overrides=zipped)
+    found = [(p.world.n_users, p.world.nu, p.n_pairs) for p in spec.points]
+    assert found == [(3, 0.5, (40,)), (3, 1, (40,)), (5, 0.5, (24,)), (5, 1, (24,))]
+    merged = load_study(_write(tmp_path), overrides=["n_users=[3, 3]", *zipped[:1], zipped[2]])
+    assert [p.n_pairs for p in merged.points] == [(24, 40)]
+
+
+def test_metrics_are_chosen_and_their_order_does_not_matter(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    assert load_study(path).metrics == ("recovery", "bounds")
+    assert load_study(path, overrides=["metrics=['bounds', 'recovery']"]).metrics == (
+        "recovery",
+        "bounds",
+    )
+    assert load_study(path, overrides=["metrics='recovery'"]).metrics == ("recovery",)
+
+
+def test_a_study_is_built_again_from_its_settings(tmp_path: Path) -> None:
+    spec = load_study(_write(tmp_path), size="tiny", overrides=["nu=[0.5, 1.0]"])
+    assert build_study(spec.name, spec.size, spec.settings) == spec
 
 
 @pytest.mark.parametrize(
@@ -66,6 +104,16 @@ def test_a_size_and_then_an_override_win(tmp_path: Path) -> None:
         ("repetitions=0", r"repetitions = 0 must be at least 1"),
         ("estimators=['shareb']", r"unknown estimator 'shareb'.*did you mean 'share_b'"),
         ("n_users=[]", r"world\.n_users is empty"),
+        ("metrics=['bound']", r"unknown metric 'bound'.*did you mean 'bounds'"),
+        ("estimators=[]", r"estimators is empty"),
+        ("n_pairs={from=9, to=3, points=4}", r"grid\.n_pairs\.to = 3 must be greater than 9"),
+        ("n_pairs={from=9, to=30}", r"the range grid\.n_pairs needs points"),
+        ("nu={from=0, to=3, points=2}", r"world\.nu\.from = 0 must be greater than 0.*linear"),
+        ("nu={from=1, to=3, point=2}", r"unknown key of the range world\.nu 'point'"),
+        ("zip=['n_users', 'n_user']", r"unknown key in zip 'n_user'.*did you mean 'n_users'"),
+        ("zip=['n_users']", r"has one key; it takes two or more"),
+        ("zip='n_users'", r"zip takes names of swept keys"),
+        ("nu={from=1, to=2, points=99999}", r"399,996 points, above the limit 100,000"),
         ("fit.ridge=-1", r"fit\.ridge = -1 must be at least 0"),
         ("fit.norm_bound='x'", r"fit\.norm_bound must be a real number, got 'x'"),
         ("init='foo'", r"unknown fit\.init 'foo'"),
@@ -92,6 +140,8 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, message: st
         ),
         (("[size.tiny]", "[size.tyni]"), r"unknown size in mine\.toml 'tyni'"),
         (('cell = "recovery"\n', ""), r"mine\.toml needs a line cell ="),
+        (('"recovery"', '"recovry"'), r"unknown cell function 'recovry'.*did you mean 'recovery'"),
+        (('estimators = ["share_b"]', ""), r"mine\.toml names no estimators"),
     ],
 )
 def test_a_typo_in_a_study_file_is_one_line(

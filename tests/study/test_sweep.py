@@ -1,10 +1,8 @@
-"""The sweep: only what is missing is computed, and a killed run goes on where it was."""
+"""The sweep: only what is missing is computed, and what it cannot do it says in a line."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,66 +10,38 @@ import pandas as pd
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.study import commands, results, runner
+from simrlhf.study import cells, commands, provenance, results, runner
 from simrlhf.study.spec import load_study
-from simrlhf.study.store import Store, content_key
-
-STUDY = """
-title = "t"
-question = "q"
-cell = "recovery"
-[grid]
-n_pairs = [30, 60]
-estimators = ["share_b", "full"]
-repetitions = 3
-[world]
-n_users = 4
-d1 = 5
-rank = 2
-[fit]
-norm_bound = 4.0
-"""
-# wall-clock seconds differ between runs; everything else must not
-VOLATILE = ["seconds"]
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> str:
-    path = tmp_path / "mine.toml"
-    path.write_text(STUDY, encoding="utf-8")
-    return str(path)
-
-
-def _sweep(study: str, out: Path, *overrides: str) -> pd.DataFrame:
-    commands.sweep(study, size="smoke", overrides=overrides, out=out)
-    return results.load_results("mine", out)
 
 
 def _missing(study: str, out: Path, *overrides: str) -> int:
     spec = load_study(study, overrides=overrides)
-    return runner.plan_study(spec, results.open_store("mine", out)).n_missing
+    return runner.plan_study(spec, results.open_store("mine", out).keys()).n_missing
 
 
 def test_a_second_sweep_computes_nothing_and_a_larger_one_only_what_is_new(
-    study: str, tmp_path: Path
+    study: str, sweep, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     assert _missing(study, out) == 12
-    rows = _sweep(study, out)
+    rows = sweep(study, out)
     assert len(rows) == 12
     assert _missing(study, out) == 0
     assert _missing(study, out, "repetitions=4") == 4
     assert _missing(study, out, "n_pairs=[30, 60, 90]") == 6
     assert _missing(study, out, "world.nu=2.0") == 12  # another world shares nothing
+    assert _missing(study, out, "metrics=['recovery']") == 12  # nor do rows of other columns
     files = sorted((out / "mine" / "rows").iterdir())
-    again = _sweep(study, out)
+    again = sweep(study, out)
     assert files == sorted((out / "mine" / "rows").iterdir())
     pd.testing.assert_frame_equal(rows, again)
 
 
-def test_a_row_does_not_depend_on_what_else_the_sweep_computes(study: str, tmp_path: Path) -> None:
-    alone = _sweep(study, tmp_path / "a", "n_pairs=[30]", "estimators=['share_b']")
-    among = _sweep(study, tmp_path / "b")
+def test_a_row_does_not_depend_on_what_else_the_sweep_computes(
+    study: str, sweep, tmp_path: Path
+) -> None:
+    alone = sweep(study, tmp_path / "a", "n_pairs=[30]", "estimators=['share_b']")
+    among = sweep(study, tmp_path / "b")
     among = among[among["key"].isin(alone["key"])].reset_index(drop=True)
     for column in ("subspace_distance", "reward_error", "neg_log_likelihood"):
         # the sums run over another padding; the optimum is held to 1e-8 in gradient
@@ -79,83 +49,159 @@ def test_a_row_does_not_depend_on_what_else_the_sweep_computes(study: str, tmp_p
     assert list(alone["key"]) == list(among["key"])
 
 
-def _command(study: str, out: Path, *more: str) -> list[str]:
-    arguments = ["sweep", study, "--set", "repetitions=8", "--out", str(out), *more]
-    return [sys.executable, "-m", "simrlhf.cli", *arguments]
+def test_tasks_grow_until_they_are_worth_storing(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Draws that take 0.1 s each come in tasks of five, the first alone: it compiles."""
+    spec = load_study(study, overrides=["repetitions=12"])
+    store = results.open_store("mine", tmp_path)
+    sizes = []
+
+    def instant(_cell: str, tasks):
+        for task in tasks:
+            sizes.append(len(task.draws))
+            rows = cells.failed_rows(task, task.draws, "not computed")
+            seconds = 3.0 if len(sizes) == 1 else 0.1 * len(task.draws)
+            yield task, runner.Answer(rows, seconds, {"code": "x"})
+
+    plan = runner.plan_study(spec, store.keys())
+    runner.run_study(spec, store, plan, executor=instant)
+    assert sizes == [1, 1, 5, 5]
+    assert len(store.read().rows) == plan.n_missing == 48
 
 
-def test_sigkill_loses_at_most_the_task_in_flight(study: str, tmp_path: Path) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(_command(study, whole), check=True, capture_output=True)
-    process = subprocess.Popen(
-        _command(study, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    folder = out / "mine" / "rows"
-    while not list(folder.glob("*.parquet")) and time.monotonic() < deadline:
-        assert process.poll() is None, "the sweep ended before it could be killed"
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = len(list(folder.glob("*.parquet")))
-    assert 1 <= kept < 8
-    with pytest.raises(InputError, match=r"of study 'mine' .* are missing; finish it: .*--resume"):
+def test_a_kernel_is_compiled_once_for_each_number_of_users(
+    study: str, sweep, tmp_path: Path
+) -> None:
+    from simrlhf.estimators.share_b_solver import solve_share_b
+
+    grid = ("n_users=[4, 5]", "n_pairs=[30, 45, 60]", "estimators=['share_b']", "repetitions=4")
+    before = solve_share_b._cache_size()
+    sweep(study, tmp_path, *grid, "d1=9")
+    assert solve_share_b._cache_size() - before == 2
+
+
+def _plant_a_failure(monkeypatch: pytest.MonkeyPatch, estimator: str) -> None:
+    honest = cells.recovery
+
+    def broken(world, result):
+        if result.estimator == estimator:
+            raise FloatingPointError("planted")
+        return honest(world, result)
+
+    monkeypatch.setattr(cells, "recovery", broken)
+
+
+def test_failures_are_rows_that_are_counted_shown_and_tried_again_on_request(
+    study: str,
+    sweep,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = commands.SweepOptions(out=tmp_path / "out")
+    with monkeypatch.context() as planted:
+        _plant_a_failure(planted, "full")
+        assert commands.sweep(study, size="smoke", overrides=(), options=options) == 6
+    said = capsys.readouterr()
+    assert "6 of 12 rows FAILED: FloatingPointError: planted" in said.out
+    assert "6 failed" in said.err
+    rows = results.load_results("mine", tmp_path / "out")
+    failed = rows[rows["estimator"] == "full"]
+    assert failed["status"].eq("FAILED").all()
+    assert failed["subspace_distance"].isna().all()
+    assert rows.loc[rows["estimator"] == "share_b", "subspace_distance"].notna().all()
+    # a plain rerun keeps them, and still says so
+    assert commands.sweep(study, size="smoke", overrides=(), options=options) == 6
+    healed = sweep(study, tmp_path / "out", retry_failed=True)
+    assert healed["status"].eq("CONVERGED").all()
+    assert healed["subspace_distance"].notna().all()
+
+
+@pytest.fixture
+def other_program(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on this process is a changed program."""
+    facts = provenance.provenance() | {"code": "0123456789ab"}
+
+    def change() -> None:
+        monkeypatch.setattr(provenance, "provenance", lambda: facts)
+
+    return change
+
+
+def test_a_sweep_does_not_go_on_with_rows_of_another_program_unless_told(
+    study: str, sweep, tmp_path: Path, other_program
+) -> None:
+    out = tmp_path / "out"
+    sweep(study, out)
+    other_program()
+    assert len(sweep(study, out)) == 12  # nothing is added: they are of one program
+    with pytest.raises(InputError, match=r"12 by simrlhf .*the others would be by .*0123456789ab"):
+        sweep(study, out, "repetitions=4")
+    assert len(sweep(study, out, "repetitions=4", mixed=True)) == 16
+    # who accepted them once reads them without being asked again, who did not is refused
+    results.write_manifest(load_study(study, overrides=["repetitions=4"]), out)
+    with pytest.raises(InputError, match=r"12 by simrlhf .*; 4 by simrlhf .*--mixed"):
         results.load_results("mine", out)
-    assert _missing(study, out, "repetitions=8") == (8 - kept) * 4
-    subprocess.run(_command(study, out, "--resume"), check=True, capture_output=True)
-    # same machine, same number of threads: the resumed table is the undisturbed one, bit for bit
-    pd.testing.assert_frame_equal(
-        results.load_results("mine", whole).drop(columns=VOLATILE),
-        results.load_results("mine", out).drop(columns=VOLATILE),
-        check_exact=True,
-    )
+    assert len(results.load_results("mine", out, mixed=True)) == 16
 
 
-def test_half_written_files_are_never_read(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.write([{"key": "a", "value": 1.0}])
-    (tmp_path / ".half.partial").write_bytes(b"PAR1 and then the machine stopped")
-    assert store.keys() == {"a"}
-    assert len(store.read()) == 1
-
-
-def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    path = store.write([{"key": "a", "value": 1.0}])
+def test_missing_rows_are_counted_and_damaged_files_named(
+    study: str, sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], assert_same_rows
+) -> None:
+    whole = sweep(study, tmp_path)
+    path = sorted((tmp_path / "mine" / "rows").glob("*.parquet"))[0]
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match=rf"{path.name} cannot be read .* remove it"):
-        store.keys()
-
-
-def test_rows_written_twice_count_once_and_carry_provenance(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    store = Store(tmp_path)
-    path = store.write([{"key": "a", "value": 1.0}])
-    store.write([{"key": "a", "value": 1.0}, {"key": "b", "value": 2.0}])
-    assert sorted(store.read()["key"]) == ["a", "b"]
-    assert b"simrlhf.provenance" in (pq.read_schema(path).metadata or {})
-
-
-def test_a_content_key_changes_with_everything_it_describes() -> None:
-    one = content_key({"n_pairs": 10, "world": {"nu": 1.0}})
-    assert one == content_key({"world": {"nu": 1.0}, "n_pairs": 10})
-    assert one != content_key({"n_pairs": 10, "world": {"nu": 1.0 + 1e-12}})
-
-
-def test_a_number_hashes_alike_however_it_is_written() -> None:
-    assert content_key({"norm_bound": 3, "n": [1, 2.0]}) == content_key(
-        {"norm_bound": 3.0, "n": (1.0, 2)}
+    with pytest.raises(InputError, match=rf"of 12 rows .* are missing \(damaged: .*{path.name}\)"):
+        results.load_results("mine", tmp_path)
+    capsys.readouterr()
+    assert_same_rows(sweep(study, tmp_path), whole)
+    assert f"damaged, set aside, its rows are computed again: {path.parent}" in (
+        capsys.readouterr().out
     )
-    assert content_key({"soft": True}) != content_key({"soft": False})
+
+
+def test_a_million_cells_are_not_begun_unasked(study: str, tmp_path: Path, monkeypatch) -> None:
+    many = ["repetitions=300000"]
+    options = commands.SweepOptions(out=tmp_path)
+    with pytest.raises(InputError, match=r"mine \(smoke\) has 1,200,000 cells; say --yes"):
+        commands.sweep(study, size="smoke", overrides=many, options=options)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdin.readline", lambda: "n\n", raising=False)
+    with pytest.raises(InputError, match=r"nothing was computed"):
+        commands.sweep(study, size="smoke", overrides=many, options=options)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_dry_run_writes_nothing(study: str, tmp_path: Path, capsys) -> None:
+    options = commands.SweepOptions(out=tmp_path / "out", dry_run=True)
+    assert commands.sweep(study, size="smoke", overrides=(), options=options) == 0
+    assert "12 rows, 0 stored, 12 to compute" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_takes_the_settings_of_the_last_sweep(
+    study: str, sweep, tmp_path: Path, assert_same_rows
+) -> None:
+    out = tmp_path / "out"
+    whole = sweep(study, out, "repetitions=2", "nu={from=0.5, to=1, points=2}")
+    for path in sorted((out / "mine" / "rows").glob("*.parquet"))[:2]:
+        path.unlink()
+    Path(study).unlink()  # the study file may be gone
+    options = commands.SweepOptions(out=out)
+    commands.sweep("mine", size="tiny", overrides=(), options=options, resume=True)
+    assert_same_rows(results.load_results("mine", out), whole)
+    with pytest.raises(InputError, match=r"--resume goes on with the last settings; drop --set"):
+        commands.sweep("mine", size="tiny", overrides=["nu=1"], options=options, resume=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"size": 3}'])
 def test_a_damaged_manifest_is_one_line(study: str, tmp_path: Path, text: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "study.json").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"study\.json is damaged; run simrlhf sweep mine"):
-        commands.sweep(study, size="smoke", overrides=(), out=tmp_path, resume=True)
+    options = commands.SweepOptions(out=tmp_path)
+    with pytest.raises(InputError, match=r"study\.json is damaged.* run simrlhf sweep mine"):
+        commands.sweep(study, size="smoke", overrides=(), options=options, resume=True)
 
 
 def test_results_that_do_not_exist_say_how_to_make_them(tmp_path: Path) -> None:
@@ -165,5 +211,13 @@ def test_results_that_do_not_exist_say_how_to_make_them(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_line(study: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
+    options = commands.SweepOptions(out=tmp_path / "file" / "out")
     with pytest.raises(InputError, match=r"cannot .*file/out.*give a writable --out"):
-        commands.sweep(study, size="smoke", overrides=(), out=tmp_path / "file" / "out")
+        commands.sweep(study, size="smoke", overrides=(), options=options)
+
+
+def test_workers_and_a_scheduler_exclude_each_other() -> None:
+    with pytest.raises(InputError, match=r"--workers 2 starts processes here, --scheduler tcp"):
+        commands.SweepOptions(out=Path(), workers=2, scheduler="tcp://host:1")
+    with pytest.raises(InputError, match=r"--workers = 0 must be at least 1"):
+        commands.SweepOptions(out=Path(), workers=0)

@@ -1,0 +1,147 @@
+"""Sweeps on Dask: workers of this machine, or a scheduler that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from simrlhf.core import checks, numerics
+from simrlhf.study import provenance
+from simrlhf.study.cells import Task
+from simrlhf.study.worker import Answer, run_remote_task
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from simrlhf.study.runner import Executor
+
+_SECONDS_TO_ANSWER = 10
+_SECONDS_TO_START = 120
+# tasks beyond the running ones that wait at the workers, so that none is idle between two
+_WAITING_PER_THREAD = 1
+_MISSING = "Dask is not installed; install simrlhf with its cluster extra: pip install '.[cluster]'"
+
+
+@contextmanager
+def open_executor(*, workers: int | None, scheduler: str | None) -> Iterator[Executor]:
+    """Run tasks on Dask.
+
+    Args:
+        workers: start so many processes here, each with one BLAS and one XLA thread; or
+        scheduler: the address of a running scheduler, as `tcp://host:8786`.
+
+    Raises:
+        InputError: Dask is not installed, nobody answers at the address, or no worker comes.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise checks.InputError(_MISSING) from None
+    # a lost connection or a killed worker is survived or reported by the sweep, in its own words
+    for name in ("distributed", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if scheduler is not None:
+        with _connect(distributed, scheduler) as client:
+            yield partial(_run_on, client)
+        return
+    with (
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+            env=numerics.worker_environment(),
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        client.register_plugin(_deaf_to_interrupts(distributed))
+        yield partial(_run_on, client)
+
+
+def _deaf_to_interrupts(distributed):
+    """Ctrl-C reaches every process of the terminal; the sweep ends its workers itself."""
+
+    class DeafToInterrupts(distributed.WorkerPlugin):
+        def setup(self, worker) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return DeafToInterrupts()
+
+
+@contextmanager
+def _connect(distributed, scheduler: str) -> Iterator[Client]:
+    from distributed.comm import get_address_host_port
+
+    try:
+        get_address_host_port(scheduler)  # a client of an ill-formed address never closes
+        client = distributed.Client(scheduler, timeout=_SECONDS_TO_ANSWER, set_as_default=False)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise checks.InputError(
+            f"no Dask scheduler answers at {scheduler} ({reason}); start one with: dask scheduler"
+        ) from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_SECONDS_TO_START)
+        except TimeoutError:
+            raise checks.InputError(
+                f"the scheduler at {scheduler} had no worker for {_SECONDS_TO_START} s; start some "
+                f"with: dask worker {scheduler}"
+            ) from None
+        yield client
+
+
+def _run_on(client: Client, cell: str, tasks: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
+    """Keep every thread of the cluster busy, and yield answers as they come.
+
+    A task whose worker dies runs again elsewhere; one that kills its workers time after time is
+    answered with a crash.
+    """
+    from distributed import as_completed
+
+    threads = cast(Callable[[], dict[str, int]], client.nthreads)  # its type is the awaitable's
+    queue = iter(tasks)
+    code = provenance.code_digest()
+    running: dict = {}
+    done = as_completed(loop=client.loop)
+
+    def fill() -> None:
+        room = sum(threads().values()) * (1 + _WAITING_PER_THREAD)
+        while len(running) < max(room, 1):
+            task = next(queue, None)
+            if task is None:
+                return
+            # impure: the same task given again after a crash must not be answered from memory
+            future = client.submit(run_remote_task, cell, task, code, pure=False)
+            running[future] = task
+            done.add(future)
+
+    try:
+        fill()
+        while running:
+            future = next(done)
+            task = running.pop(future)
+            yield task, _answer(future)
+            future.release()
+            fill()
+    finally:
+        client.cancel(list(running))
+
+
+def _answer(future) -> Answer:
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        reason = (
+            f"KilledWorker: {os.path.basename(str(error.last_worker.address))} was the last of "
+            f"{error.allowed_failures + 1} workers that died over it (out of memory?)"
+        )
+        return Answer([], 0.0, provenance.provenance(), crash=reason)
