@@ -1,6 +1,8 @@
 """Every way to fit reward vectors; one entry, `fit`."""
 
-from simrlhf.estimators.classes import ESTIMATORS, Estimator
+from simrlhf.estimators.batching import fit_many
+from simrlhf.estimators.classes import ESTIMATORS
+from simrlhf.estimators.estimator import Estimator
 from simrlhf.estimators.fitting import fit, list_estimators
 from simrlhf.estimators.result import Evaluation, FitResult, FitStatus, load_fit
 
@@ -11,6 +13,7 @@ __all__ = [
     "FitResult",
     "FitStatus",
     "fit",
+    "fit_many",
     "list_estimators",
     "load_fit",
 ]

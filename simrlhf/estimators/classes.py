@@ -1,168 +1,139 @@
 """The estimators: classes of `Delta = [Delta_1 ... Delta_N]` and how each is fitted.
 
-A new estimator is one function from `Request` to `Outcome` and one entry in `ESTIMATORS`.
+A new estimator is one function from `Request` to `Outcome` and one entry in `ESTIMATORS`. Where
+its work is one function of arrays, a `Kernel` in the function's place lets batches run at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simrlhf.core.links import Link
 from simrlhf.estimators import starts, users_apart
+from simrlhf.estimators.canonical import canonical
+from simrlhf.estimators.estimator import Estimator, Outcome, Request
+from simrlhf.estimators.kernels import Answer, Kernel, Limits, Model, Start
 from simrlhf.estimators.problem import Problem, project_rows, unflatten_factors
-from simrlhf.estimators.result import (
-    Factors,
-    FreeFactors,
-    LocalFactors,
-    PooledFactors,
-    SharedFactors,
-)
-from simrlhf.estimators.share_b_solver import SharedFit, solve_share_b
-from simrlhf.estimators.user_newton import UserFits, fit_users
+from simrlhf.estimators.result import FreeFactors, LocalFactors, PooledFactors, SharedFactors
+from simrlhf.estimators.share_b_solver import solve_share_b
+from simrlhf.estimators.user_newton import fit_users
 
 
-class Request(NamedTuple):
-    """A checked call of `fit`, as every estimator receives it."""
-
-    problem: Problem
-    n_users: int
-    rank: int
-    radius: float
-    ridge: float
-    init: str | np.ndarray
-    basis: np.ndarray | None
-    link: Link
-    tolerance: float
-    max_iterations: int
-    seed: int
-
-
-class Outcome(NamedTuple):
-    """What every estimator answers; `loss` and `gradient` of the penalised mean."""
-
-    delta: np.ndarray
-    basis: np.ndarray | None
-    factors: Factors
-    multipliers: np.ndarray
-    loss: float
-    gradient: float
-    stalled: bool
-    iterations: int
-    data_passes: float
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """An entry of `list_estimators()`: what it is, where it comes from, how it is run."""
-
-    name: str
-    sentence: str
-    reference: str
-    run: Callable[[Request], Outcome]
-    needs_rank: bool = False
-
-
-def _share_b(request: Request) -> Outcome:
-    problem, k, d2 = request.problem, request.rank, request.problem.d2
-    start, passes = starts.starting_basis(
-        problem,
-        k,
-        init=request.init,
-        link=request.link,
-        n_users=request.n_users,
-        seed=request.seed,
-    )
-    found = jax.device_get(_run_share_b(problem, start, request, request.n_users, request.ridge))
-    basis, weights = canonical(found.basis, unflatten_factors(found.factors, d2))
-    return Outcome(
-        delta=basis @ weights,
-        basis=basis,
-        factors=SharedFactors(basis, weights),
+def _share_b(problem: Problem, start: jax.Array | None, limits: Limits, model: Model) -> Answer:
+    link, n_users, rank = model
+    passes = 0
+    if start is None:
+        start = starts.spectral_basis(problem, link=link, n_users=n_users, rank=rank)
+        passes = 1
+    found = solve_share_b(problem, start, link=link, n_users=n_users, **limits._asdict())
+    return Answer(
+        delta=_delta(found.basis, found.factors, problem.d2),
+        parts=(found.basis, found.factors),
         multipliers=found.multiplier,
-        loss=float(found.loss),
-        gradient=float(found.gradient),
-        stalled=bool(found.stalled),
-        iterations=int(found.iterations),
-        data_passes=float(found.data_passes) + passes,
+        loss=found.loss,
+        gradient=found.gradient,
+        stalled=found.stalled,
+        iterations=found.iterations,
+        data_passes=found.data_passes + passes,
     )
 
 
-def _local(request: Request) -> Outcome:
-    d1, d2 = request.problem.d1, request.problem.d2
-    if request.rank >= min(d1, d2):
-        note = f"rank {request.rank} >= min(d1, d2) = {min(d1, d2)}: local is the full model"
-        return _full(request)._replace(note=note)
-    found = users_apart.fit_local(request.problem, rank=request.rank, **_apart_settings(request))
-    assert found.bases is not None
-    assert found.weights is not None
-    return _apart_outcome(request, found, LocalFactors(found.bases, found.weights))
+def _share_b_start(request: Request) -> Start:
+    d1 = request.source.d1
+    return starts.given_basis(request.init, d1=d1, rank=request.rank, seed=request.seed)
 
 
-def _full(request: Request) -> Outcome:
-    found = users_apart.fit_full(request.problem, **_apart_settings(request))
-    return _apart_outcome(request, found, FreeFactors(found.delta))
-
-
-def _global(request: Request) -> Outcome:
+def _global(problem: Problem, _: None, limits: Limits, model: Model) -> Answer:
     """One `Delta` for all: every tile belongs to a single user, the penalty counts N times."""
-    problem = request.problem
-    d1, d2 = problem.d1, problem.d2
-    k = min(request.rank, d1, d2)
+    n_users = model.n_users
+    rank = min(model.rank, problem.d1, problem.d2)
     pooled = problem._replace(users=jnp.zeros_like(problem.users))
-    start = starts.spectral_basis(pooled, link=request.link, n_users=1, rank=k)
-    found = jax.device_get(_run_share_b(pooled, start, request, 1, request.ridge * request.n_users))
-    basis, weights = canonical(found.basis, unflatten_factors(found.factors, d2))
-    shape = (request.n_users, d1, d2)
-    return Outcome(
-        delta=np.broadcast_to(basis @ weights, shape).copy(),
-        basis=None,
-        factors=PooledFactors(basis, weights[0]),
-        multipliers=np.full(request.n_users, found.multiplier[0] / request.n_users),
-        loss=float(found.loss),
-        gradient=float(found.gradient),
-        stalled=bool(found.stalled),
-        iterations=int(found.iterations),
-        data_passes=float(found.data_passes) + 1,
-        note=f"at d2 = {d2} one rank-{k} matrix serves all users" if k < request.rank else "",
+    penalty = limits._replace(ridge=limits.ridge * n_users)
+    found = _share_b(pooled, None, penalty, Model(model.link, n_users=1, rank=rank))
+    return found._replace(
+        delta=jnp.repeat(found.delta, n_users, axis=0),
+        multipliers=jnp.repeat(found.multipliers / n_users, n_users),
     )
 
 
-def _oracle(request: Request) -> Outcome:
-    assert request.basis is not None
-    found = jax.device_get(
-        _fit_on_basis(
-            request.problem,
-            jnp.asarray(request.basis),
-            link=request.link,
-            n_users=request.n_users,
-            radius=jnp.asarray(request.radius),
-            ridge=jnp.asarray(request.ridge),
-            tolerance=jnp.asarray(request.tolerance),
-            max_iterations=jnp.asarray(request.max_iterations),
-        )
+def _oracle(problem: Problem, basis: jax.Array, limits: Limits, model: Model) -> Answer:
+    projected = project_rows(problem, basis)
+    total = problem.weights.sum()
+    found = fit_users(
+        problem,
+        projected,
+        jnp.zeros((model.n_users, projected.shape[2])),
+        link=model.link,
+        radius=limits.radius,
+        ridge=limits.ridge,
+        tolerance=limits.tolerance * total,
+        max_steps=limits.max_iterations,
     )
-    total = float(request.problem.weights.sum())
-    weights = unflatten_factors(found.factors, request.problem.d2)
-    basis, weights = canonical(request.basis, weights)
-    gradient = float(found.residual) / total
-    return Outcome(
-        delta=basis @ weights,
-        basis=basis,
-        factors=SharedFactors(basis, weights),
+    return Answer(
+        delta=_delta(basis, found.factors, problem.d2),
+        parts=(basis, found.factors),
         multipliers=found.multiplier,
-        loss=float(found.loss.sum()) / total,
-        gradient=gradient,
-        stalled=int(found.steps) < request.max_iterations,
-        iterations=int(found.steps),
-        data_passes=1.0,
+        loss=found.loss.sum() / total,
+        gradient=found.residual / total,
+        stalled=found.steps < limits.max_iterations,
+        iterations=found.steps,
+        data_passes=jnp.ones(()),
+    )
+
+
+def _known_basis(request: Request) -> Start:
+    return request.basis
+
+
+def _delta(basis: jax.Array, flat: jax.Array, d2: int) -> jax.Array:
+    """`B W_i` `(N, d1, d2)` of flat factors `(N, d2 k)`."""
+    return jnp.einsum("ak,nbk->nab", basis, flat.reshape(flat.shape[0], d2, -1))
+
+
+def _finish_shared(request: Request, answer: Answer) -> Outcome:
+    return answer.outcome(SharedFactors(*_factors(request, answer)))
+
+
+def _finish_global(request: Request, answer: Answer) -> Outcome:
+    basis, weights = _factors(request, answer)
+    k, d2, note = basis.shape[1], request.source.d2, ""
+    if k < request.rank:
+        note = f"at d2 = {d2} one rank-{k} matrix serves all users"
+    return answer.outcome(PooledFactors(basis, weights[0]), note=note)
+
+
+def _finish_full(_: Request, answer: Answer) -> Outcome:
+    return answer.outcome(FreeFactors(np.asarray(answer.delta)))
+
+
+def _finish_local(request: Request, answer: Answer) -> Outcome:
+    side = min(request.source.d1, request.source.d2)
+    if request.rank >= side:
+        note = f"rank {request.rank} >= min(d1, d2) = {side}: local is the full model"
+        return _finish_full(request, answer)._replace(note=note)
+    return answer.outcome(LocalFactors(*answer.parts))
+
+
+def _factors(request: Request, answer: Answer) -> tuple[np.ndarray, np.ndarray]:
+    basis, flat = answer.parts
+    return canonical(basis, unflatten_factors(flat, request.source.d2))
+
+
+def _apart(
+    each: users_apart.Each, finish: Callable[[Request, Answer], Outcome], *, ranked: bool
+) -> Kernel:
+    """A kernel for users who share nothing; many or unequal ones are solved in groups."""
+    return Kernel(
+        solve=partial(users_apart.solve_together, each=each),
+        finish=finish,
+        ranked=ranked,
+        takes=users_apart.is_one_group,
+        otherwise=partial(users_apart.solve_in_groups, each=each),
+        memory=users_apart.bytes_of_users,
     )
 
 
@@ -173,115 +144,33 @@ ESTIMATORS = {
             "share_b",
             "Delta_i = B W_i: one basis for all, factors per user (P-ShareLoRA).",
             "P-ShareLoRA (3.3), Algorithm 1",
-            _share_b,
+            Kernel(_share_b, _finish_shared, start=_share_b_start),
             needs_rank=True,
         ),
         Estimator(
             "local",
             "Delta_i = B_i W_i: one rank-k LoRA per user, nothing shared.",
             "P-ShareLoRA Algorithm 4",
-            _local,
+            _apart(users_apart.local_each, _finish_local, ranked=True),
             needs_rank=True,
         ),
         Estimator(
             "global",
             "Delta_i = Delta: one LoRA for all users.",
             "P-ShareLoRA Algorithm 3",
-            _global,
+            Kernel(_global, _finish_global),
         ),
         Estimator(
             "full",
             "Delta_i free: every user alone, no rank constraint.",
             "full fine-tuning, P-ShareLoRA Remark 3",
-            _full,
+            _apart(users_apart.full_each, _finish_full, ranked=False),
         ),
         Estimator(
             "oracle",
             "Delta_i = B W_i with the basis known: what perfect sharing would give.",
             "theory.md L2, first term",
-            _oracle,
+            Kernel(_oracle, _finish_shared, start=_known_basis, ranked=False),
         ),
     )
 }
-
-
-@partial(jax.jit, static_argnames=("link", "n_users"))
-def _fit_on_basis(
-    problem: Problem,
-    basis: jax.Array,
-    *,
-    link: Link,
-    n_users: int,
-    radius: jax.Array,
-    ridge: jax.Array,
-    tolerance: jax.Array,
-    max_iterations: jax.Array,
-) -> UserFits:
-    projected = project_rows(problem, basis)
-    start = jnp.zeros((n_users, projected.shape[2]))
-    return fit_users(
-        problem,
-        projected,
-        start,
-        link=link,
-        radius=radius,
-        ridge=ridge,
-        tolerance=tolerance * problem.weights.sum(),
-        max_steps=max_iterations,
-    )
-
-
-def _run_share_b(
-    problem: Problem, start: jax.Array, request: Request, n_users: int, ridge: float
-) -> SharedFit:
-    return solve_share_b(
-        problem,
-        start,
-        link=request.link,
-        n_users=n_users,
-        radius=jnp.asarray(request.radius),
-        ridge=jnp.asarray(ridge),
-        tolerance=jnp.asarray(request.tolerance),
-        max_iterations=jnp.asarray(request.max_iterations),
-    )
-
-
-def _apart_settings(request: Request) -> dict[str, Any]:
-    names = ("link", "n_users", "radius", "ridge", "tolerance", "max_iterations")
-    return {name: getattr(request, name) for name in names}
-
-
-def _apart_outcome(request: Request, found: users_apart.ApartFit, factors: Factors) -> Outcome:
-    total = float(request.problem.weights.sum())
-    return Outcome(
-        delta=found.delta,
-        basis=None,
-        factors=factors,
-        multipliers=found.multipliers,
-        loss=float(found.losses.sum()) / total,
-        gradient=found.residual / total,
-        stalled=found.stalled,
-        iterations=found.iterations,
-        data_passes=found.data_passes,
-    )
-
-
-def canonical(basis: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate `B, W` without changing `B W_i` so that B's columns are singular directions in order.
-
-    Args:
-        basis: `(d1, k)` orthonormal.
-        weights: `(N, k, d2)`.
-    """
-    aggregate = np.moveaxis(weights, 0, 1).reshape(basis.shape[1], -1)
-    if aggregate.shape[1] > aggregate.shape[0]:
-        aggregate = np.asarray(np.linalg.qr(aggregate.T, mode="r")).T
-    turn = oriented(np.linalg.svd(aggregate)[0], basis)
-    return basis @ turn, np.einsum("kj,nkb->njb", turn, weights)
-
-
-def oriented(columns: np.ndarray, frame: np.ndarray | None = None) -> np.ndarray:
-    """Flip columns so that the largest entry of each (seen in `frame`) is positive."""
-    seen = columns if frame is None else frame @ columns
-    largest = np.take_along_axis(seen, np.abs(seen).argmax(axis=0)[None], axis=0)[0]
-    return columns * np.where(largest < 0, -1.0, 1.0)

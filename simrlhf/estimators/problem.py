@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class PreferenceSource(Protocol):
 
 
 class Problem(NamedTuple):
-    """Pairs of all users on the device.
+    """Pairs of all users, as arrays of the device, or of NumPy on their way to it.
 
     Attributes:
         rows: `(T, n, d2, d1)` features.
@@ -61,27 +61,23 @@ class Problem(NamedTuple):
 
 
 # converting and copying costs as much as several data passes, and sources are immutable
-_device_tiles: weakref.WeakKeyDictionary[PreferenceSource, tuple[jax.Array, ...]] = (
-    weakref.WeakKeyDictionary()
-)
+_on_device: weakref.WeakKeyDictionary[PreferenceSource, Problem] = weakref.WeakKeyDictionary()
 
 
 def load_problem(source: PreferenceSource, theta_init: np.ndarray | None = None) -> Problem:
     """Put a preference source on the device; `theta_init` `(d1, d2)` enters as offsets."""
-    rows, labels, weights, users = _tiles_of(source)
-    if theta_init is None:
-        offsets = jnp.zeros_like(labels)
-    else:
-        offsets = jnp.einsum("tnba,ab->tn", rows, jnp.asarray(theta_init))
-    return Problem(rows, labels, weights, offsets, users)
-
-
-def _tiles_of(source: PreferenceSource) -> tuple[jax.Array, ...]:
     if not isinstance(source, Hashable):  # a source of the user's own that cannot be remembered
-        return _to_device(list(source.chunks()))
-    if source not in _device_tiles:
-        _device_tiles[source] = _to_device(list(source.chunks()))
-    return _device_tiles[source]
+        return with_base(_to_device(source), theta_init)
+    if source not in _on_device:
+        _on_device[source] = _to_device(source)
+    return with_base(_on_device[source], theta_init)
+
+
+def with_base(problem: Problem, theta_init: np.ndarray | jax.Array | None) -> Problem:
+    """The problem with the base reward `<theta_init, x>`, if any, as offsets. One data pass."""
+    if theta_init is None:
+        return problem
+    return problem._replace(offsets=jnp.einsum("tnba,ab->tn", problem.rows, theta_init))
 
 
 def project_rows(problem: Problem, basis: jax.Array) -> jax.Array:
@@ -119,7 +115,9 @@ def flatten_factors(factors: np.ndarray) -> np.ndarray:
     return np.swapaxes(factors, 1, 2).reshape(factors.shape[0], -1)
 
 
-def _to_device(chunks: list[Tiles]) -> tuple[jax.Array, ...]:
+def host_problem(source: PreferenceSource) -> Problem:
+    """A preference source as NumPy arrays, offsets zero."""
+    chunks = list(source.chunks())
     heights = {chunk.labels.shape[1] for chunk in chunks}
     if len(heights) > 1:
         chunks = [_pad(chunk, max(heights)) for chunk in chunks]
@@ -128,12 +126,12 @@ def _to_device(chunks: list[Tiles]) -> tuple[jax.Array, ...]:
         for parts in zip(*chunks, strict=True)
     )
     rows = np.ascontiguousarray(np.swapaxes(features, 2, 3))
-    return (
-        jnp.asarray(rows),
-        jnp.asarray(labels),
-        jnp.asarray(weights),
-        jnp.asarray(users, dtype=jnp.int32),
-    )
+    arrays: list[Any] = [rows, labels, weights, np.zeros(labels.shape), users.astype(np.int32)]
+    return Problem(*arrays)
+
+
+def _to_device(source: PreferenceSource) -> Problem:
+    return Problem(*(jnp.asarray(array) for array in host_problem(source)))
 
 
 def _pad(chunk: Tiles, height: int) -> Tiles:

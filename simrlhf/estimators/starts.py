@@ -18,37 +18,29 @@ _OVERSAMPLING = 8
 _POWER_STEPS = 6
 
 
-def starting_basis(
-    problem: Problem,
-    rank: int,
-    *,
-    init: str | np.ndarray,
-    link: Link,
-    n_users: int,
-    seed: int,
-) -> tuple[jax.Array, int]:
-    """Orthonormal `(d1, rank)` start and the data passes it cost.
+def given_basis(
+    init: str | np.ndarray, *, d1: int, rank: int, seed: int
+) -> np.ndarray | jax.Array | None:
+    """Orthonormal `(d1, rank)` start that does not depend on the data; `None` for the spectral one.
 
     Args:
-        init: `"spectral"`: top left space of the stacked score at zero; `"random"`: uniform on the
-            Grassmannian; or a basis `(d1, rank)`, orthonormalised.
+        init: `"spectral"`: top left space of the stacked score at zero, which the kernel finds;
+            `"random"`: uniform on the Grassmannian; or a basis `(d1, rank)`, orthonormalised.
     """
     if isinstance(init, str):
         kind = checks.choice(
             "init", init, ("spectral", "random"), remedy="or pass a (d1, rank) basis"
         )
         if kind == "spectral":
-            return spectral_basis(problem, link=link, n_users=n_users, rank=rank), 1
+            return None
         key = streams.stream(seed, "start")
-        return jnp.linalg.qr(jax.random.normal(key, (problem.d1, rank)))[0], 0
+        return jnp.linalg.qr(jax.random.normal(key, (d1, rank)))[0]
     basis = checks.numbers("init", init)
-    checks.shape("init", basis, (problem.d1, rank), remedy="pass a (d1, rank) basis")
+    checks.shape("init", basis, (d1, rank), remedy="pass a (d1, rank) basis")
     checks.finite("init", basis)
-    checks.require(
-        np.linalg.matrix_rank(basis) == rank,
-        f"init must have {rank} independent columns, got rank {np.linalg.matrix_rank(basis)}",
-    )
-    return jnp.linalg.qr(jnp.asarray(basis))[0], 0
+    found = np.linalg.matrix_rank(basis)
+    checks.require(found == rank, f"init must have {rank} independent columns, got rank {found}")
+    return np.linalg.qr(basis)[0]
 
 
 @partial(jax.jit, static_argnames=("link", "n_users", "rank"))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simrlhf.core.links import Link
+from simrlhf.estimators.estimator import Request
+from simrlhf.estimators.kernels import Answer, Limits, Model, bytes_of, limits_of
 from simrlhf.estimators.problem import Problem
 from simrlhf.estimators.share_b_solver import solve_share_b
 from simrlhf.estimators.starts import spectral_basis
@@ -28,33 +29,18 @@ _GROUP_BYTES = 256 * 2**20
 _PASSES_PER_STEP = 3
 
 
-class ApartFit(NamedTuple):
-    """Answers of `N` separate problems.
+class Users(NamedTuple):
+    """Answers of separate problems; leading axis `(Nb,)`, the users of a group, throughout.
 
     Attributes:
-        delta: `(N, d1, d2)`.
-        bases, weights: `(N, d1, k)`, `(N, k, d2)` for `local`; `None` for `full`.
-        multipliers: `(N,)` of the norm bound, for the summed loss.
-        losses: `(N,)` summed penalised losses.
-        residual: Frobenius norm of all KKT residuals of the summed losses.
-        stalled: whether some user ended at rounding level above his tolerance.
-        iterations: the most that a user needed.
-        data_passes: reads of the features, averaged over pairs.
+        delta: `(Nb, d1, d2)`.
+        bases, weights: `(Nb, d1, k)`, `(Nb, k, d2)` of `local`, empty for `full`.
+        multiplier: of the norm bound, for the summed loss.
+        loss: summed penalised loss.
+        residual: norm of the KKT residual of the summed loss.
+        stalled: whether the user ended at rounding level above his tolerance.
+        iterations, passes: work done; a pass reads the user's features once.
     """
-
-    delta: np.ndarray
-    bases: np.ndarray | None
-    weights: np.ndarray | None
-    multipliers: np.ndarray
-    losses: np.ndarray
-    residual: float
-    stalled: bool
-    iterations: int
-    data_passes: float
-
-
-class _Answer(NamedTuple):
-    """What the kernels return for a group of users; leading axis `(Nb,)` throughout."""
 
     delta: jax.Array
     bases: jax.Array
@@ -67,63 +53,12 @@ class _Answer(NamedTuple):
     passes: jax.Array
 
 
-_Kernel = Callable[[Problem, jax.Array], _Answer]
+# group, tolerance for the norm of the group's residuals, limits, model
+Each = Callable[[Problem, jax.Array, Limits, Model], Users]
 
 
-def fit_full(
-    problem: Problem,
-    *,
-    link: Link,
-    n_users: int,
-    radius: float,
-    ridge: float,
-    tolerance: float,
-    max_iterations: int,
-) -> ApartFit:
-    """Each user's own `d1 x d2` matrix by Newton's method: `N` convex problems."""
-    kernel = partial(
-        _solve_full,
-        link=link,
-        radius=jnp.asarray(radius),
-        ridge=jnp.asarray(ridge),
-        max_iterations=jnp.asarray(max_iterations),
-    )
-    return _by_groups(problem, kernel, n_users=n_users, tolerance=tolerance)
-
-
-def fit_local(
-    problem: Problem,
-    *,
-    rank: int,
-    link: Link,
-    n_users: int,
-    radius: float,
-    ridge: float,
-    tolerance: float,
-    max_iterations: int,
-) -> ApartFit:
-    """Each user's own rank-k matrix: Share-B with a single user, `N` times."""
-    kernel = partial(
-        _solve_local,
-        rank=rank,
-        link=link,
-        radius=jnp.asarray(radius),
-        ridge=jnp.asarray(ridge),
-        max_iterations=jnp.asarray(max_iterations),
-    )
-    return _by_groups(problem, kernel, n_users=n_users, tolerance=tolerance)
-
-
-@partial(jax.jit, static_argnames="link")
-def _solve_full(
-    group: Problem,
-    tolerance: jax.Array,
-    *,
-    link: Link,
-    radius: jax.Array,
-    ridge: jax.Array,
-    max_iterations: jax.Array,
-) -> _Answer:
+def full_each(group: Problem, tolerance: jax.Array, limits: Limits, model: Model) -> Users:
+    """Each user's own `d1 x d2` matrix by Newton's method: convex problems."""
     n_users, height, d2, d1 = group.rows.shape
     flat = group.rows.reshape(n_users, height, d2 * d1)
     if height < d1 * d2:  # coordinates in the space Q that the user's features span
@@ -136,58 +71,52 @@ def _solve_full(
         group,
         projected,
         start,
-        link=link,
-        radius=radius,
-        ridge=ridge,
+        link=model.link,
+        radius=limits.radius,
+        ridge=limits.ridge,
         tolerance=tolerance,
-        max_steps=max_iterations,
+        max_steps=limits.max_iterations,
     )
     flat_delta = fits.factors if span is None else jnp.einsum("upq,uq->up", span, fits.factors)
     delta = jnp.swapaxes(flat_delta.reshape(n_users, d2, d1), 1, 2)
     each = jnp.ones(n_users)
-    return _Answer(
+    return Users(
         delta=delta,
         bases=jnp.zeros((n_users, d1, 0)),
         weights=jnp.zeros((n_users, 0, d2)),
         multiplier=fits.multiplier,
         loss=fits.loss,
         residual=each * fits.residual / jnp.sqrt(n_users),
-        stalled=(each * fits.residual > tolerance) & (fits.steps < max_iterations),
+        stalled=(each * fits.residual > tolerance) & (fits.steps < limits.max_iterations),
         iterations=each * fits.steps,
         passes=each * (_PASSES_PER_STEP * (fits.steps + 1)),
     )
 
 
-@partial(jax.jit, static_argnames=("rank", "link"))
-def _solve_local(
-    group: Problem,
-    tolerance: jax.Array,
-    *,
-    rank: int,
-    link: Link,
-    radius: jax.Array,
-    ridge: jax.Array,
-    max_iterations: jax.Array,
-) -> _Answer:
-    n_users = group.rows.shape[0]
+def local_each(group: Problem, tolerance: jax.Array, limits: Limits, model: Model) -> Users:
+    """Each user's own rank-k matrix: Share-B with a single user."""
+    n_users, _, d2, d1 = group.rows.shape
+    if model.rank >= min(d1, d2):  # no constraint
+        return full_each(group, tolerance, limits, model)
 
-    def one_user(rows: jax.Array, labels: jax.Array, weights: jax.Array, offsets: jax.Array):
-        alone = Problem(
+    def alone(arrays: tuple[jax.Array, ...]) -> Users:
+        rows, labels, weights, offsets = arrays
+        problem = Problem(
             rows[None], labels[None], weights[None], offsets[None], jnp.zeros(1, jnp.int32)
         )
         total = weights.sum()
         fit = solve_share_b(
-            alone,
-            spectral_basis(alone, link=link, n_users=1, rank=rank),
-            link=link,
+            problem,
+            spectral_basis(problem, link=model.link, n_users=1, rank=model.rank),
+            link=model.link,
             n_users=1,
-            radius=radius,
-            ridge=ridge,
+            radius=limits.radius,
+            ridge=limits.ridge,
             tolerance=tolerance / (total * jnp.sqrt(n_users)),
-            max_iterations=max_iterations,
+            max_iterations=limits.max_iterations,
         )
-        weight = fit.factors.reshape(rows.shape[1], rank).T
-        return _Answer(
+        weight = fit.factors.reshape(rows.shape[1], model.rank).T
+        return Users(
             delta=fit.basis @ weight,
             bases=fit.basis,
             weights=weight,
@@ -199,47 +128,81 @@ def _solve_local(
             passes=fit.data_passes + 1,
         )
 
-    # one user after the other: on the CPU a batched solver waits for its slowest member
-    return jax.lax.map(
-        lambda arrays: one_user(*arrays), (group.rows, group.labels, group.weights, group.offsets)
+    # on the CPU one user after the other, for a batched solver waits for its slowest member; an
+    # accelerator would be idle with one
+    return jax.lax.platform_dependent(
+        group[:4], cpu=partial(jax.lax.map, alone), default=jax.vmap(alone)
     )
 
 
-def _by_groups(problem: Problem, kernel: _Kernel, *, n_users: int, tolerance: float) -> ApartFit:
-    """Solve groups of users of similar size; `tolerance` is for the mean loss over all users."""
-    total = float(problem.weights.sum())
-    answers, places, sizes = [], [], []
-    for users, group in _groups(problem, n_users):
+def solve_together(
+    problem: Problem, _: None, limits: Limits, model: Model, *, each: Each
+) -> Answer:
+    """All users as one group: tile i holds the pairs of user i."""
+    total = problem.weights.sum()
+    users = each(problem, limits.tolerance * total, limits, model)
+    return _answer(users, _sizes(problem), total)
+
+
+def solve_in_groups(request: Request, model: Model, *, each: Each) -> Answer:
+    """Groups of users of similar size, one after the other."""
+    problem, limits = request.problem, limits_of(request)
+    total = problem.weights.sum()
+    answers: list[Any] = []
+    places, sizes = [], []
+    for members, group in _groups(problem, request.n_users):
         # the squares of the groups' tolerances add up to the square of the whole
-        share = tolerance * total * np.sqrt(users.size / n_users)
-        answers.append(jax.device_get(kernel(group, jnp.asarray(share))))
-        places.append(users)
-        sizes.append(np.asarray((group.weights > 0).sum(axis=1)))
+        share = limits.tolerance * total * np.sqrt(members.size / request.n_users)
+        answers.append(jax.device_get(_solve_group(group, share, limits, model=model, each=each)))
+        places.append(members)
+        sizes.append(np.asarray(_sizes(group)))
     order = np.argsort(np.concatenate(places))
-    joined = {
-        name: np.concatenate([getattr(answer, name) for answer in answers])[order]
-        for name in _Answer._fields
-    }
-    has_bases = joined["bases"].shape[2] > 0
-    return ApartFit(
-        delta=joined["delta"],
-        bases=joined["bases"] if has_bases else None,
-        weights=joined["weights"] if has_bases else None,
-        multipliers=joined["multiplier"],
-        losses=joined["loss"],
-        residual=float(np.linalg.norm(joined["residual"])),
-        stalled=bool(joined["stalled"].any()),
-        iterations=int(joined["iterations"].max()),
-        data_passes=float(np.average(joined["passes"], weights=np.concatenate(sizes)[order])),
+    joined: list[Any] = [np.concatenate(parts)[order] for parts in zip(*answers, strict=True)]
+    users = Users(*joined)
+    return _answer(users, np.concatenate(sizes)[order], total)
+
+
+def is_one_group(problem: Problem, n_users: int) -> bool:
+    """Whether `solve_together` takes the problem: one tile for each user, and memory allows."""
+    n_tiles, height, d2, d1 = problem.rows.shape
+    return n_tiles == n_users and _fits_in_memory(n_users, height, d1 * d2)
+
+
+def bytes_of_users(problem: Problem) -> int:
+    """Device memory of one problem of a batch, with ten matrices for every user as well."""
+    n_users, height, d2, d1 = problem.rows.shape
+    side = max(d1, min(height, d1 * d2))
+    return bytes_of(problem) + 80 * n_users * side**2
+
+
+@partial(jax.jit, static_argnames=("model", "each"))
+def _solve_group(
+    group: Problem, tolerance: jax.Array, limits: Limits, *, model: Model, each: Each
+) -> Users:
+    return each(group, tolerance, limits, model)
+
+
+def _answer(users: Users, sizes: jax.Array | np.ndarray, total: jax.Array) -> Answer:
+    """`N` separate answers as one; `sizes (N,)` pairs of each user."""
+    return Answer(
+        delta=users.delta,
+        parts=(users.bases, users.weights),
+        multipliers=users.multiplier,
+        loss=users.loss.sum() / total,
+        gradient=jnp.linalg.norm(users.residual) / total,
+        stalled=users.stalled.any(),
+        iterations=users.iterations.max(),
+        data_passes=(users.passes * sizes).sum() / sizes.sum(),
     )
+
+
+def _sizes(problem: Problem) -> jax.Array:
+    return (problem.weights > 0).sum(axis=1).astype(float)
 
 
 def _groups(problem: Problem, n_users: int) -> Iterator[tuple[np.ndarray, Problem]]:
     """Users of similar size as one tile each: sizes within a factor two, memory bounded."""
     n_tiles, height, d2, d1 = problem.rows.shape
-    if n_tiles == n_users and _fits_in_memory(n_users, height, d1 * d2):
-        yield np.arange(n_users), problem
-        return
     flat = (n_tiles * height,)
     arrays = [np.asarray(array).reshape(flat + array.shape[2:]) for array in problem[:4]]
     owner = np.repeat(np.asarray(problem.users), height)

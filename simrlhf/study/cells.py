@@ -15,7 +15,7 @@ import numpy as np
 
 from simrlhf.core import streams
 from simrlhf.data.preferences import Preferences
-from simrlhf.estimators import FitResult, fit
+from simrlhf.estimators import FitResult, fit_many
 from simrlhf.metrics import bounds_of_fit, recovery
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.axes import Point
@@ -127,7 +127,10 @@ def _first(everything: Preferences, n_pairs: int) -> Preferences:
 
 
 def _fit_and_measure(task: Task, cells: list[_Wanted]) -> list[Row]:
-    """Rows of one estimator's cells; a batch that raises is tried again cell by cell."""
+    """Rows of one estimator's cells; a batch that raises is tried again cell by cell.
+
+    Fits of a batch cannot be timed apart: each row's `seconds` is an equal share of the batch's.
+    """
     started = time.perf_counter()
     try:
         results = _fit(task, cells)
@@ -142,20 +145,16 @@ def _fit_and_measure(task: Task, cells: list[_Wanted]) -> list[Row]:
 
 
 def _fit(task: Task, cells: list[_Wanted]) -> list[FitResult]:
-    found = []
-    for cell in cells:
-        world, preferences = cell.sample
-        found.append(
-            fit(
-                preferences,
-                cell.cell.estimator,
-                rank=task.point.world.rank,
-                basis=world.basis if cell.cell.estimator == "oracle" else None,
-                theta_init=world.theta_init if world.theta_init.any() else None,
-                **dict(task.point.fit),
-            )
-        )
-    return found
+    estimator = cells[0].cell.estimator
+    worlds = [cell.sample.world for cell in cells]
+    return fit_many(
+        [cell.sample.preferences for cell in cells],
+        estimator,
+        rank=task.point.world.rank,
+        bases=[world.basis for world in worlds] if estimator == "oracle" else None,
+        theta_inits=[world.theta_init if world.theta_init.any() else None for world in worlds],
+        **dict(task.point.fit),
+    )
 
 
 def _measure(task: Task, wanted: _Wanted, result: FitResult, seconds: float) -> Row:

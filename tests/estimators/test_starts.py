@@ -8,8 +8,8 @@ import pytest
 
 from simrlhf.core import subspaces
 from simrlhf.core.links import LOGISTIC
+from simrlhf.estimators import fit, starts
 from simrlhf.estimators import problem as kernels
-from simrlhf.estimators import starts
 
 
 @pytest.mark.parametrize("case", ["narrow", "wide"])
@@ -35,29 +35,30 @@ def test_beyond_the_dense_size_subspace_iteration_finds_the_same_space(narrow, m
     assert 0 < distance < 1e-2
 
 
-def test_random_starts_are_orthonormal_and_named_by_their_seed(narrow):
-    problem = kernels.load_problem(narrow.prefs)
-
+def test_random_starts_are_orthonormal_and_named_by_their_seed():
     def start(seed):
-        found, passes = starts.starting_basis(
-            problem, 2, init="random", link=LOGISTIC, n_users=5, seed=seed
-        )
-        assert passes == 0
-        return np.asarray(found)
+        return np.asarray(starts.given_basis("random", d1=6, rank=2, seed=seed))
 
     np.testing.assert_array_equal(start(1), start(1))
     assert subspaces.subspace_distance(start(1), start(2)) > 0.1
     np.testing.assert_allclose(start(1).T @ start(1), np.eye(2), rtol=0, atol=1e-14)
 
 
-def test_a_given_start_is_orthonormalised(narrow):
+def test_a_given_start_is_orthonormalised():
     given = np.random.default_rng(0).normal(size=(6, 2))
-    found, passes = starts.starting_basis(
-        kernels.load_problem(narrow.prefs), 2, init=given, link=LOGISTIC, n_users=5, seed=0
-    )
-    assert passes == 0
+    found = starts.given_basis(given, d1=6, rank=2, seed=0)
+    np.testing.assert_allclose(found.T @ found, np.eye(2), rtol=0, atol=1e-14)
     expected = np.linalg.qr(given)[0]
-    assert subspaces.subspace_distance(np.asarray(found), expected) < 1e-14
+    assert subspaces.subspace_distance(found, expected) < 1e-14
+
+
+def test_only_a_spectral_start_reads_the_features(narrow):
+    passes = {
+        init: fit(narrow.prefs, "share_b", rank=2, init=init, tol=10.0).data_passes
+        for init in ("spectral", "random")
+    }
+    # pooled Gram matrix, projection and gradient, at a tolerance that needs no step
+    assert passes == {"spectral": 4, "random": 3}
 
 
 def test_factors_go_to_the_kernels_layout_and_back():

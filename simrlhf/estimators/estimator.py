@@ -1,0 +1,100 @@
+"""What an estimator is: a named way from a checked request to an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from simrlhf.core.links import Link
+from simrlhf.estimators.problem import PreferenceSource, Problem, load_problem
+from simrlhf.estimators.result import Factors
+
+
+class Request(NamedTuple):
+    """A checked call of `fit`, as every estimator receives it.
+
+    Attributes:
+        source: the pairs.
+        rank: `k`; 0 while `rank="auto"` waits for the choice.
+        radius: the norm bound, infinite for none.
+        basis: `(d1, k)` orthonormal, of `oracle` only.
+        theta_init: `(d1, d2)`.
+    """
+
+    source: PreferenceSource
+    link: Link
+    rank: int
+    radius: float
+    ridge: float
+    init: str | np.ndarray
+    basis: np.ndarray | None
+    theta_init: np.ndarray
+    tolerance: float
+    max_iterations: int
+    seed: int
+
+    @property
+    def n_users(self) -> int:
+        return self.source.n_users
+
+    @property
+    def base(self) -> np.ndarray | None:
+        """`theta_init` where it is not zero: reading the features for it costs a data pass."""
+        return self.theta_init if self.theta_init.any() else None
+
+    @property
+    def problem(self) -> Problem:
+        """The pairs on the device, the base reward in the offsets."""
+        return load_problem(self.source, self.base)
+
+
+class Tally(NamedTuple):
+    """What is counted on the device beside a fit: the pairs' weight, and separated users."""
+
+    total: float
+    separated: int
+
+
+class Outcome(NamedTuple):
+    """What every estimator answers.
+
+    Attributes:
+        delta: `(N, d1, d2)`.
+        basis: `(d1, k)`, or `None` for the top-k left space of `delta`.
+        factors: the class's own parameters.
+        multipliers: `(N,)` of the norm bound, for the summed loss.
+        loss, gradient: of the penalised mean.
+        stalled: whether it ended at rounding level above the tolerance.
+        iterations, data_passes: work done, without the pass for a base reward.
+        note: what the user should know of this fit, or nothing.
+        tally: `None` where it is still to be counted.
+    """
+
+    delta: np.ndarray
+    basis: np.ndarray | None
+    factors: Factors
+    multipliers: np.ndarray
+    loss: float
+    gradient: float
+    stalled: bool
+    iterations: int
+    data_passes: float
+    note: str = ""
+    tally: Tally | None = None
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """An entry of `list_estimators()`: what it is, where it comes from, how it is run.
+
+    `run` is any function; where it is a `kernels.Kernel`, `fit_many` can run a batch at once.
+    """
+
+    name: str
+    sentence: str
+    reference: str
+    run: Callable[[Request], Outcome]
+    needs_rank: bool = False

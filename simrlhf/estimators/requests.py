@@ -1,0 +1,138 @@
+"""A call of `fit`, checked before any computation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simrlhf.core import checks
+from simrlhf.core.links import get_link
+from simrlhf.estimators.estimator import Estimator, Request
+from simrlhf.estimators.problem import PreferenceSource
+
+# a dense matrix of this side (2 GB) is the largest that a fit forms
+_LARGEST_SIDE = 16384
+
+
+def check_request(
+    preferences: PreferenceSource,
+    entry: Estimator,
+    *,
+    rank: int | str | None,
+    norm_bound: float | None,
+    ridge: float,
+    init: str | np.ndarray,
+    basis: np.ndarray | None,
+    theta_init: np.ndarray | None,
+    max_iterations: int,
+    tol: float,
+    seed: int,
+) -> Request:
+    """The arguments of `fit` as a request; its rank is 0 where `rank="auto"` is to be chosen.
+
+    Raises:
+        InputError: for every foreseeable mistake.
+    """
+    checks.require(
+        callable(getattr(preferences, "chunks", None)),
+        f"preferences must be Preferences or a source with chunks(), got "
+        f"{type(preferences).__name__}; build them with Preferences.from_pairs",
+    )
+    seed = checks.integer("seed", seed, low=0, high=2**63 - 1)
+    basis = _known_basis(basis, entry, preferences)
+    _check_size(preferences, entry)
+    return Request(
+        source=preferences,
+        link=get_link(preferences.link),
+        rank=_rank(rank, entry, basis, preferences),
+        radius=_radius(norm_bound),
+        ridge=checks.real("ridge", ridge, low=0.0),
+        init=init,
+        basis=basis,
+        theta_init=_base(theta_init, preferences),
+        tolerance=checks.real("tol", tol, above=0.0),
+        max_iterations=checks.integer("max_iterations", max_iterations, low=1, high=2**31 - 1),
+        seed=seed,
+    )
+
+
+def _base(theta_init: np.ndarray | None, preferences: PreferenceSource) -> np.ndarray:
+    shape = (preferences.d1, preferences.d2)
+    if theta_init is None:
+        return np.zeros(shape)
+    base = checks.numbers("theta_init", theta_init)
+    base = base[:, None] if base.ndim == 1 else base
+    checks.shape("theta_init", base, shape, remedy="one (d1, d2) matrix for all users")
+    checks.finite("theta_init", base)
+    return base
+
+
+def _radius(norm_bound: float | None) -> float:
+    if norm_bound is None:
+        return float("inf")
+    return checks.real("norm_bound", norm_bound, above=0.0, remedy="or None for no bound")
+
+
+def _known_basis(
+    basis: np.ndarray | None, entry: Estimator, preferences: PreferenceSource
+) -> np.ndarray | None:
+    if entry.name != "oracle":
+        checks.require(
+            basis is None,
+            f"basis is the known basis of the oracle; {entry.name} takes its start as init=",
+        )
+        return None
+    checks.require(basis is not None, "oracle needs basis=, the known (d1, k) basis")
+    known = checks.numbers("basis", basis)
+    checks.shape("basis", known, (preferences.d1, None), remedy="a (d1, k) matrix")
+    checks.finite("basis", known)
+    checks.require(
+        1 <= known.shape[1] <= preferences.d1 and np.linalg.matrix_rank(known) == known.shape[1],
+        f"basis {known.shape} must have 1 to d1 = {preferences.d1} independent columns",
+    )
+    return np.linalg.qr(known)[0]
+
+
+def _check_size(preferences: PreferenceSource, entry: Estimator) -> None:
+    side = preferences.d1 * preferences.d2 if entry.name == "full" else preferences.d1
+    what = "d1 d2" if entry.name == "full" else "d1"
+    checks.require(
+        side <= _LARGEST_SIDE,
+        f"{entry.name} forms a matrix of side {what} = {side}, above the limit {_LARGEST_SIDE} "
+        "(2 GB); reduce the features, for instance by principal components",
+    )
+
+
+def _rank(
+    rank: int | str | None,
+    entry: Estimator,
+    basis: np.ndarray | None,
+    preferences: PreferenceSource,
+) -> int:
+    if rank == "auto":
+        checks.require(
+            entry.needs_rank,
+            f'rank="auto" chooses the rank of share_b or local; {entry.name} has none to choose: '
+            "leave rank out",
+        )
+        return 0
+    columns = preferences.n_users * preferences.d2
+    largest = min(preferences.d1, columns)
+    if basis is not None:
+        k = basis.shape[1]
+        checks.require(
+            rank is None or rank == k, f"rank = {rank}, but the basis has {k} columns; drop rank"
+        )
+        return k
+    if rank is None:
+        checks.require(
+            not entry.needs_rank, f'{entry.name} needs rank=: a number, or "auto" to choose it'
+        )
+        return min(largest, preferences.d2) if entry.name == "global" else largest
+    checks.require(not isinstance(rank, str), f'rank must be an integer or "auto", got {rank!r}')
+    return checks.integer(
+        "rank",
+        rank,
+        low=1,
+        high=largest,
+        remedy=f"the limit is min(d1, N d2) = min({preferences.d1}, {columns})",
+    )
