@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from simrlhf.core import checks
-from simrlhf.study.results import load_results, require_one_world
+from simrlhf.study.results import fitted, load_results, require_one_world
 
 STUDY = "subspace_vs_pairs"
 # colour-blind safe (Okabe and Ito); order of the legend
@@ -32,7 +32,8 @@ BOUND, SOUND, LIMIT, VACUOUS = "#CC79A7", "#7F3C8D", "#555555", "#EEEEEE"
 
 def draw(results: Path, out: Path) -> list[Path]:
     """Write `subspace_vs_pairs.png` and `.pdf` into `out`."""
-    rows = load_results(STUDY, results)
+    everything = load_results(STUDY, results)
+    rows = fitted(everything)
     require_one_world(rows)
     checks.require(
         "share_b" in set(rows["estimator"]),
@@ -59,7 +60,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     _frame_rows(axes, rows)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    figure.suptitle(_caption(rows), fontsize=9)
+    figure.suptitle(_caption(rows, len(everything) - len(rows)), fontsize=9)
     paths = [out / f"{STUDY}.{kind}" for kind in ("png", "pdf")]
     out.mkdir(parents=True, exist_ok=True)
     for path in paths:
@@ -169,7 +170,8 @@ def _constant(rows: pd.DataFrame) -> float:
     return float((shared["subspace_distance"] / shared["theorem_4_1"]).max())
 
 
-def _caption(rows: pd.DataFrame) -> str:
+def _caption(rows: pd.DataFrame, failed: int) -> str:
+    lost = f" {failed} fits failed and are not drawn." if failed else ""
     one = rows.iloc[0]
     bound = one.get("fit_norm_bound")
     return (
@@ -179,5 +181,5 @@ def _caption(rows: pd.DataFrame) -> str:
         f"{rows['repetition'].nunique()} seeds.\n"
         "Points: median over seeds; bars: middle half of the seeds; bounds and limits: median. "
         "c1: the smallest that covers every share_b run.\n"
-        "The oracle's distance is 0 by construction."
+        f"The oracle's distance is 0 by construction.{lost}"
     )

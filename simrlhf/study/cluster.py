@@ -76,7 +76,7 @@ def _deaf_to_interrupts(distributed):
 
 @contextmanager
 def _connect(distributed, scheduler: str) -> Iterator[Client]:
-    from distributed.comm import get_address_host_port
+    from distributed.comm.addressing import get_address_host_port
 
     try:
         get_address_host_port(scheduler)  # a client of an ill-formed address never closes
@@ -122,16 +122,30 @@ def _run_on(client: Client, cell: str, tasks: Iterable[Task]) -> Iterator[tuple[
             running[future] = task
             done.add(future)
 
-    try:
+    with _connection(client):
         fill()
-        while running:
+    while running:
+        with _connection(client):
             future = next(done)
-            task = running.pop(future)
-            yield task, _answer(future)
+            task, answer = running.pop(future), _answer(future)
             future.release()
+        yield task, answer
+        with _connection(client):
             fill()
-    finally:
-        client.cancel(list(running))
+
+
+@contextmanager
+def _connection(client: Client) -> Iterator[None]:
+    """A scheduler that goes away in the middle is a line, not a traceback."""
+    from distributed.client import FutureCancelledError
+
+    try:
+        yield
+    except (FutureCancelledError, OSError) as error:
+        raise checks.InputError(
+            f"the Dask scheduler went away ({type(error).__name__}); start it again and run the "
+            "same command: rows already written are kept"
+        ) from None
 
 
 def _answer(future) -> Answer:

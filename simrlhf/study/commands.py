@@ -16,6 +16,7 @@ from simrlhf.study import (
     provenance,
     results,
     runner,
+    settings,
     spec,
 )
 from simrlhf.study.store import FAILED, Store
@@ -122,7 +123,7 @@ def figure(names: Sequence[str], *, out: Path, everything: bool = False) -> list
 def print_studies() -> None:
     """The shipped studies: what each asks, and what its sizes compute."""
     for name in spec.list_studies():
-        sizes = {size: spec.load_study(name, size=size) for size in spec.SIZES}
+        sizes = {size: spec.load_study(name, size=size) for size in settings.SIZES}
         console.print(f"{name}: {sizes['smoke'].question}")
         for size, study in sizes.items():
             console.print(f"    {size:6} {study.n_cells:>9,} rows  {_extent(study)}")

@@ -13,7 +13,7 @@ import pandas as pd
 from simrlhf.core import checks
 from simrlhf.study import provenance, runner, spec
 from simrlhf.study.spec import StudySpec
-from simrlhf.study.store import Store, Stored
+from simrlhf.study.store import FAILED, Store, Stored
 from simrlhf.world import WorldConfig
 
 DEFAULT_OUT = Path("results")
@@ -120,6 +120,11 @@ def require_one_world(rows: pd.DataFrame, *, swept: tuple[str, ...] = ("n_users"
         f"the results hold several values of {', '.join(mixed)}, and only {', '.join(swept)} may "
         "vary here; sweep one value at a time (another --out keeps them apart)",
     )
+
+
+def fitted(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with metrics: those whose status is not `FAILED`."""
+    return rows[rows["status"] != FAILED]
 
 
 def load_results(study: str, out: str | Path = DEFAULT_OUT, *, mixed: bool = False) -> pd.DataFrame:

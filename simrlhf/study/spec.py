@@ -30,9 +30,8 @@ What is swept forms a product, but for the keys of `zip`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,9 @@ from simrlhf.estimators import ESTIMATORS
 from simrlhf.study import axes, shipped
 from simrlhf.study.axes import Point
 from simrlhf.study.cells import CELLS, METRICS
+from simrlhf.study.settings import WHOLE, or_none, read_settings, resolve
 from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
-
-SIZES = ("tiny", "smoke", "paper")
-_GRID = ("n_pairs", "estimators", "metrics", "repetitions", "seed", "zip")
-_FIT = ("norm_bound", "ridge", "init", "max_iterations", "tol")
-_WORLD = tuple(field.name for field in fields(WorldConfig))
-_SECTIONS = {"grid": _GRID, "world": _WORLD, "fit": _FIT}
-_HEADINGS = ("title", "question", "cell")
-_WHOLE = {
-    "grid.n_pairs",
-    "fit.max_iterations",
-    *(f"world.{field.name}" for field in fields(WorldConfig) if field.type == "int"),
-}
-_NONE = {"world.norm_bound", "fit.norm_bound"}
 
 
 @dataclass(frozen=True)
@@ -106,24 +93,7 @@ def load_study(
         InputError: unknown study, size, key or value, with the nearest spelling.
     """
     path = _find(name_or_path)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise checks.InputError(f"{path} is not valid TOML: {error}") from None
-    sizes = raw.pop("size", {})
-    checks.choice("size", size, SIZES)
-    checks.require(
-        isinstance(sizes, Mapping) and all(isinstance(t, Mapping) for t in sizes.values()),
-        f"size in {path.name} must be tables of overrides, as in [size.tiny]",
-    )
-    for name in sizes:
-        checks.choice(f"size in {path.name}", name, SIZES)
-    settings = _flatten(path, raw)
-    for key, value in _dotted(sizes.get(size, {})).items():
-        settings[_resolve(key, f"{path.name} [size.{size}]")] = value
-    for text in overrides:
-        key, value = _override(text)
-        settings[_resolve(key, "--set")] = value
+    settings = read_settings(path, size=size, overrides=overrides)
     return build_study(path.stem, size, settings)
 
 
@@ -157,17 +127,6 @@ def build_study(name: str, size: str, settings: Mapping[str, Any]) -> StudySpec:
     )
 
 
-def parse_overrides(overrides: Sequence[str], section: str) -> dict[str, Any]:
-    """`key=value` texts that may name keys of one section only, as a table of that section."""
-    table = {}
-    for text in overrides:
-        key, value = _override(text)
-        name = key.removeprefix(f"{section}.")
-        checks.choice("key in --set", name, _SECTIONS[section])
-        table[name] = _or_none(f"{section}.{name}", value)
-    return table
-
-
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix == ".toml":
@@ -178,79 +137,16 @@ def _find(name_or_path: str) -> Path:
     return known[name_or_path]
 
 
-def _flatten(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections to dotted keys, refusing what no section knows."""
-    settings: dict[str, Any] = {}
-    for key, value in raw.items():
-        if key in _HEADINGS:
-            settings[key] = value
-            continue
-        checks.choice(f"section in {path.name}", key, [*_SECTIONS, *_HEADINGS, "size"])
-        checks.require(isinstance(value, Mapping), f"[{key}] in {path.name} must be a table")
-        for name, entry in value.items():
-            settings[_resolve(f"{key}.{name}", path.name)] = entry
-    for heading in _HEADINGS:
-        checks.require(
-            isinstance(settings.get(heading), str),
-            f'{path.name} needs a line {heading} = "..."',
-        )
-    checks.require(
-        "grid.estimators" in settings, f"{path.name} names no estimators; list them under [grid]"
-    )
-    return settings
-
-
-def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
-    """`[size.tiny]` with plain keys, dotted keys or sections; a range is a value, not a section."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping) and key in _SECTIONS:
-            flat |= {f"{key}.{inner}": entry for inner, entry in value.items()}
-        else:
-            flat[key] = value
-    return flat
-
-
-def _resolve(key: str, where: str) -> str:
-    """`field` or `section.field` to the full `section.field`."""
-    section, _, name = key.rpartition(".")
-    if section:
-        checks.choice(f"section of {key!r} in {where}", section, _SECTIONS)
-        checks.choice(f"key of [{section}] in {where}", name, _SECTIONS[section])
-        return key
-    homes = [home for home, known in _SECTIONS.items() if name in known]
-    if not homes:
-        every = [name for known in _SECTIONS.values() for name in known]
-        checks.choice(f"key in {where}", key, every)
-    checks.require(
-        len(homes) == 1,
-        f"key {key!r} in {where} is ambiguous: write "
-        + " or ".join(f"{home}.{name}" for home in homes),
-    )
-    return f"{homes[0]}.{name}"
-
-
-def _override(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    checks.require(bool(equals), f"--set takes key=value, got {text!r}")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        raise checks.InputError(
-            f"--set {text}: {value!r} is not a TOML value; quote text, as in link='\"identity\"'"
-        ) from None
-
-
 def _points(settings: Mapping[str, Any]) -> tuple[Point, ...]:
     """The grid; points that differ in the number of pairs alone share one sample."""
     swept = {"grid.n_pairs": 200, **settings}
     swept = {
-        key: axes.axis_values(key, value, whole=key in _WHOLE)
+        key: axes.axis_values(key, value, whole=key in WHOLE)
         for key, value in swept.items()
         if key == "grid.n_pairs" or key.startswith(("world.", "fit."))
     }
     groups = [
-        [_resolve(name, "zip") if "." not in name else name for name in group]
+        [resolve(name, "zip") if "." not in name else name for name in group]
         for group in axes.zip_groups(settings.get("grid.zip", []), _zip_names(swept))
     ]
     sizes: dict[tuple, set[int]] = {}
@@ -258,7 +154,7 @@ def _points(settings: Mapping[str, Any]) -> tuple[Point, ...]:
         part: dict[str, dict[str, Any]] = {"world": {}, "fit": {}, "grid": {}}
         for key, value in line.items():
             section, _, name = key.partition(".")
-            part[section][name] = _or_none(key, value)
+            part[section][name] = or_none(key, value)
         n_pairs = checks.integer("n_pairs", part["grid"]["n_pairs"], low=1)
         place = (_world(part["world"]), _checked_fit(part["fit"]))
         sizes.setdefault(place, set()).add(n_pairs)
@@ -269,10 +165,6 @@ def _zip_names(swept: Mapping[str, Any]) -> list[str]:
     """Keys that may be zipped: full ones, and short ones where they are unambiguous."""
     short = [key.partition(".")[2] for key in swept]
     return [*swept, *(name for name in short if name != "norm_bound")]
-
-
-def _or_none(key: str, value: Any) -> Any:
-    return None if key in _NONE and value == "none" else value
 
 
 def _checked_fit(table: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -11,11 +11,12 @@ from simrlhf.study import results
 
 def summarise_subspace(rows: pd.DataFrame) -> list[str]:
     """Sentences on rate, efficiency limit, sharing and bounds; every number is from the rows."""
-    results.require_one_world(rows)
-    shared = rows[rows["estimator"] == "share_b"]
+    measured = results.fitted(rows)
+    results.require_one_world(measured)
+    shared = measured[measured["estimator"] == "share_b"]
     most_users, most_pairs = shared["n_users"].max(), shared["n_pairs"].max()
     return [
-        *_sharing(rows, most_users, most_pairs),
+        *_sharing(measured, most_users, most_pairs),
         *_rate(shared),
         *_limit(shared, most_pairs),
         *_bounds(shared),

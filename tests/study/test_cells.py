@@ -162,6 +162,14 @@ def test_the_summary_counts_a_planted_violation(rows: pd.DataFrame) -> None:
     assert any("violated in 1 of" in sentence for sentence in summary.summarise_subspace(planted))
 
 
+def test_failed_fits_are_counted_and_change_nothing_else(rows: pd.DataFrame) -> None:
+    failed = rows.loc[:2, :"subspace_distance"].drop(columns="subspace_distance")
+    failed = failed.assign(status="FAILED", key=failed["key"] + "x", repetition=99)
+    said = summary.summarise_subspace(pd.concat([rows, failed]))
+    assert said[-1] == f"Fits: {len(rows)} CONVERGED, 3 FAILED."
+    assert said[:-1] == summary.summarise_subspace(rows)[:-1]
+
+
 def test_the_rate_is_one_slope_per_repetition_and_their_interval() -> None:
     random = np.random.default_rng(0)
     curves = [

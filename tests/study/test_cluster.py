@@ -118,6 +118,27 @@ def test_a_scheduler_that_runs_already_is_used(
     assert_same_rows(found, sweep(study, tmp_path / "serial"))
 
 
+def test_a_scheduler_that_goes_away_is_one_line_and_what_is_written_stays(
+    study: str, tmp_path: Path
+) -> None:
+    from distributed import LocalCluster
+
+    many = ("repetitions=60", "nu=[0.5, 1.0]")
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as running,
+        cluster.open_executor(workers=None, scheduler=running.scheduler_address) as executor,
+    ):
+
+        def leave(tally: runner.Tally) -> None:
+            if tally.done >= 8:
+                running.close()
+
+        with pytest.raises(InputError, match=r"the Dask scheduler went away .* are kept") as caught:
+            _run(study, tmp_path, executor, *many, progress=leave)
+    assert "\n" not in str(caught.value)
+    assert len(results.open_store("mine", tmp_path).keys()) >= 8
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.study.spec import SIZES, build_study, list_studies, load_study
+from simrlhf.study.settings import SIZES
+from simrlhf.study.spec import build_study, list_studies, load_study
 
 MINIMAL = """
 title = "a title"

@@ -70,15 +70,15 @@ def test_tasks_grow_until_they_are_worth_storing(
     assert len(store.read().rows) == plan.n_missing == 48
 
 
-def test_a_kernel_is_compiled_once_for_each_number_of_users(
+def test_an_estimator_is_compiled_once_for_each_number_of_users(
     study: str, sweep, tmp_path: Path
 ) -> None:
-    from simrlhf.estimators.share_b_solver import solve_share_b
+    from simrlhf.estimators.kernels import solve_one
 
-    grid = ("n_users=[4, 5]", "n_pairs=[30, 45, 60]", "estimators=['share_b']", "repetitions=4")
-    before = solve_share_b._cache_size()
-    sweep(study, tmp_path, *grid, "d1=9")
-    assert solve_share_b._cache_size() - before == 2
+    grid = ("n_users=[4, 5]", "n_pairs=[30, 45, 60]", "repetitions=4", "d1=9", "d2=3")
+    before = solve_one._cache_size()
+    sweep(study, tmp_path, *grid, "estimators=['share_b', 'local', 'global', 'full', 'oracle']")
+    assert solve_one._cache_size() - before == 2 * 5
 
 
 def _plant_a_failure(monkeypatch: pytest.MonkeyPatch, estimator: str) -> None:

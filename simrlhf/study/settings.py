@@ -1,0 +1,137 @@
+"""The settings of a study: its TOML file, the overrides of a size, and `--set`, as one flat table.
+
+A setting is known by its full name, `section.key`; where one section only has the key, the key
+alone will do.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from simrlhf.core import checks
+from simrlhf.world.config import WorldConfig
+
+SIZES = ("tiny", "smoke", "paper")
+_GRID = ("n_pairs", "estimators", "metrics", "repetitions", "seed", "zip")
+_FIT = ("norm_bound", "ridge", "init", "max_iterations", "tol")
+_WORLD = tuple(field.name for field in fields(WorldConfig))
+_SECTIONS = {"grid": _GRID, "world": _WORLD, "fit": _FIT}
+_HEADINGS = ("title", "question", "cell")
+# fields that take integers
+WHOLE = {
+    "grid.n_pairs",
+    "fit.max_iterations",
+    *(f"world.{field.name}" for field in fields(WorldConfig) if field.type == "int"),
+}
+_NONE = {"world.norm_bound", "fit.norm_bound"}
+
+
+def read_settings(path: Path, *, size: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Headings, and values by `section.key`, with the overrides of `size` and of `--set` applied.
+
+    Raises:
+        InputError: not TOML, an unknown section, key or size (with the nearest spelling), a
+            missing heading.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise checks.InputError(f"{path} is not valid TOML: {error}") from None
+    sizes = raw.pop("size", {})
+    checks.choice("size", size, SIZES)
+    checks.require(
+        isinstance(sizes, Mapping) and all(isinstance(t, Mapping) for t in sizes.values()),
+        f"size in {path.name} must be tables of overrides, as in [size.tiny]",
+    )
+    for name in sizes:
+        checks.choice(f"size in {path.name}", name, SIZES)
+    settings = _flatten(path, raw)
+    for key, value in _dotted(sizes.get(size, {})).items():
+        settings[resolve(key, f"{path.name} [size.{size}]")] = value
+    for text in overrides:
+        key, value = _override(text)
+        settings[resolve(key, "--set")] = value
+    return settings
+
+
+def parse_overrides(overrides: Sequence[str], section: str) -> dict[str, Any]:
+    """`key=value` texts that may name keys of one section only, as a table of that section."""
+    table = {}
+    for text in overrides:
+        key, value = _override(text)
+        name = key.removeprefix(f"{section}.")
+        checks.choice("key in --set", name, _SECTIONS[section])
+        table[name] = or_none(f"{section}.{name}", value)
+    return table
+
+
+def resolve(key: str, where: str) -> str:
+    """`field` or `section.field` to the full `section.field`."""
+    section, _, name = key.rpartition(".")
+    if section:
+        checks.choice(f"section of {key!r} in {where}", section, _SECTIONS)
+        checks.choice(f"key of [{section}] in {where}", name, _SECTIONS[section])
+        return key
+    homes = [home for home, known in _SECTIONS.items() if name in known]
+    if not homes:
+        every = [name for known in _SECTIONS.values() for name in known]
+        checks.choice(f"key in {where}", key, every)
+    checks.require(
+        len(homes) == 1,
+        f"key {key!r} in {where} is ambiguous: write "
+        + " or ".join(f"{home}.{name}" for home in homes),
+    )
+    return f"{homes[0]}.{name}"
+
+
+def or_none(key: str, value: Any) -> Any:
+    """A value with "none" read as None where the field takes it: TOML has no such value."""
+    return None if key in _NONE and value == "none" else value
+
+
+def _flatten(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections to dotted keys, refusing what no section knows."""
+    settings: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key in _HEADINGS:
+            settings[key] = value
+            continue
+        checks.choice(f"section in {path.name}", key, [*_SECTIONS, *_HEADINGS, "size"])
+        checks.require(isinstance(value, Mapping), f"[{key}] in {path.name} must be a table")
+        for name, entry in value.items():
+            settings[resolve(f"{key}.{name}", path.name)] = entry
+    for heading in _HEADINGS:
+        checks.require(
+            isinstance(settings.get(heading), str),
+            f'{path.name} needs a line {heading} = "..."',
+        )
+    checks.require(
+        "grid.estimators" in settings, f"{path.name} names no estimators; list them under [grid]"
+    )
+    return settings
+
+
+def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
+    """`[size.tiny]` with plain keys, dotted keys or sections; a range is a value, not a section."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and key in _SECTIONS:
+            flat |= {f"{key}.{inner}": entry for inner, entry in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    checks.require(bool(equals), f"--set takes key=value, got {text!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        raise checks.InputError(
+            f"--set {text}: {value!r} is not a TOML value; quote text, as in link='\"identity\"'"
+        ) from None
