@@ -27,10 +27,10 @@ _HOMES = {
     "InputError": "simrlhf.core.checks",
     "load_results": "simrlhf.study",
 }
-_PACKAGES = ("theory", "metrics", "study")
+_PACKAGES = ("theory", "metrics", "study", "testing")
 
 if TYPE_CHECKING:
-    from simrlhf import metrics, study, theory
+    from simrlhf import metrics, study, testing, theory
     from simrlhf.core.checks import InputError
     from simrlhf.core.subspaces import principal_angles, subspace_distance
     from simrlhf.data import Preferences, load_preferences
@@ -57,6 +57,7 @@ __all__ = [
     "sample_preferences",
     "study",
     "subspace_distance",
+    "testing",
     "theory",
 ]
 

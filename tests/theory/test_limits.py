@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from simrlhf import theory
+from simrlhf import testing, theory
 from simrlhf.core import checks, links
 
 SIZES = [(3, 4, 1, 2), (3, 3, 2, 1), (4, 4, 3, 2), (2, 5, 2, 3)]
@@ -106,6 +106,11 @@ def test_l1_ignoring_the_personal_factors_is_rejected(rng):
     assert not np.allclose(np.abs(by_columns), np.abs(moved))
 
 
+def total_information(case: Instance, covariances: np.ndarray) -> float:
+    """`sum_i w_i tr(H_i Cov_i)`, which L3 says is the number of parameters."""
+    return np.einsum("i,ipq,iqp->", case.weights, case.informations, covariances)
+
+
 @pytest.mark.parametrize(("n_users", "d1", "d2", "rank"), SIZES)
 @pytest.mark.parametrize(
     ("kind", "count"), [("joint", "share_b"), ("oracle", "oracle"), ("full", "full")]
@@ -114,9 +119,13 @@ def test_l3_weighted_traces_add_up_to_the_number_of_parameters(
     rng, n_users, d1, d2, rank, kind, count
 ):
     case = draw(rng, n_users, d1, d2, rank)
-    total = np.einsum("i,ipq,iqp->", case.weights, case.informations, by_kind(case, kind))
     expected = theory.parameter_count(count, n_users=n_users, d1=d1, d2=d2, rank=rank)
-    assert total == pytest.approx(expected, rel=1e-10)
+    testing.assert_identity(
+        total_information(case, by_kind(case, kind)),
+        expected,
+        rival=expected + 1,  # a parameter that is counted and not there
+        statement=f"L3 of {count}",
+    )
 
 
 def test_l3_fails_without_the_projections(rng):
@@ -125,12 +134,17 @@ def test_l3_fails_without_the_projections(rng):
     complement = np.linalg.svd(case.basis)[0][:, 2:]
     bare = np.stack([np.kron(complement, factor.T) for factor in case.factors])
     wrong = oracle + bare @ np.linalg.inv(limit.information) @ np.swapaxes(bare, 1, 2)
-    total = np.einsum("i,ipq,iqp->", case.weights, case.informations, wrong)
-    expected = theory.parameter_count("share_b", n_users=4, d1=4, d2=3, rank=2)
-    assert abs(total - expected) > 0.1
-    # ... and without the weights
-    light = np.einsum("ipq,iqp->", case.informations, by_kind(case, "joint"))
-    assert abs(light - expected) > 0.1
+    right = by_kind(case, "joint")
+    for name, rival in (
+        ("without the projections", total_information(case, wrong)),
+        ("without the weights", np.einsum("ipq,iqp->", case.informations, right)),
+    ):
+        testing.assert_identity(
+            theory.parameter_count("share_b", n_users=4, d1=4, d2=3, rank=2),
+            total_information(case, right),
+            rival=rival,
+            statement=f"L3, {name}",
+        )
 
 
 def test_covariances_are_ordered_oracle_share_b_full(rng):

@@ -1,0 +1,676 @@
+"""The judges: true claims pass, planted wrong ones do not, and evidence without power is refused.
+
+Effect sizes at which 200 simulated bodies of evidence are judged stand in the tests' names and
+constants; "accepted" means that the claim held and the rival was rejected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+import simrlhf
+from simrlhf import testing
+from simrlhf.core.checks import InputError
+from simrlhf.testing import ClaimRejected, ControlAccepted, Judgement
+
+BODIES = 200
+SIZES = np.array([100, 200, 400, 800, 1600, 3200])
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(29)
+
+
+def verdict(call: Callable[[], Judgement]) -> str:
+    try:
+        call()
+    except ClaimRejected:
+        return "claim rejected"
+    except ControlAccepted:
+        return "control accepted"
+    return "accepted"
+
+
+def verdicts(judge: Callable[[bool], Judgement]) -> tuple[Counter[str], Counter[str]]:
+    """Counts over bodies of evidence, of the true claim and of the wrong one."""
+    return (
+        Counter(verdict(lambda: judge(True)) for _ in range(BODIES)),
+        Counter(verdict(lambda: judge(False)) for _ in range(BODIES)),
+    )
+
+
+def assert_powerful(judge: Callable[[bool], Judgement]) -> None:
+    """At least 95 % of true claims are accepted and at least 95 % of wrong ones rejected."""
+    true, wrong = verdicts(judge)
+    assert true["accepted"] >= 0.95 * BODIES, true
+    assert wrong["claim rejected"] >= 0.95 * BODIES, wrong
+
+
+# --- power ---------------------------------------------------------------------------------------
+
+
+def test_an_identity_tells_rounding_from_one_entry_that_is_off_by_1e_8(rng):
+    def judge(true: bool) -> Judgement:
+        values = rng.normal(size=(6, 5)) * np.logspace(-8, 2, 5)
+        found = values + 1e-14 * np.abs(values).max() * rng.normal(size=values.shape)
+        mutated = values.copy()
+        mutated[2, 3] += 1e-8 * np.abs(values).max()
+        right, wrong = (values, mutated) if true else (mutated, values)
+        return testing.assert_identity(found, right, rival=wrong)
+
+    assert_powerful(judge)
+
+
+def test_an_inequality_tells_a_bound_from_95_percent_of_it_on_100_rows_near_it(rng):
+    def judge(true: bool) -> Judgement:
+        bound = np.exp(rng.normal(size=100))
+        found = bound * rng.beta(8.0, 1.0, size=100)  # 8 / 9 of the bound in the mean
+        right, wrong = (bound, 0.95 * bound) if true else (0.95 * bound, 0.9 * bound)
+        return testing.never_violated(found, right, rival=wrong)
+
+    assert_powerful(judge)
+
+
+def test_a_loose_inequality_gets_its_power_from_tight_instances(rng):
+    def loose(true: bool, **options) -> Judgement:
+        found = rng.uniform(size=500)
+        edge = np.array([0.4, 2.0])
+        constant = 1.0 if true else 0.9
+        return testing.never_violated(
+            found,
+            constant * 50.0,
+            **options or {"tight": (edge, constant * edge), "rival": 0.9 * constant * edge},
+        )
+
+    assert_powerful(loose)
+    # on the random rows alone the wrong constant would pass for the right one
+    for constant in (True, False):
+        with pytest.raises(ControlAccepted, match=r"0 of 500 rows are violations"):
+            loose(constant, rival=0.9 * 45.0)
+
+
+def test_a_probability_of_5_percent_is_told_from_15_percent_by_400_heavy_tailed_rows(rng):
+    # the true claim holds with equality, where it is hardest to accept
+    bounds = {rate: scipy.stats.t.isf(rate / 2.0, df=3) for rate in (0.05, 0.15, 0.3)}
+
+    def judge(true: bool) -> Judgement:
+        scale = np.exp(rng.normal(size=400))
+        found = scale * np.abs(rng.standard_t(3, size=400))
+        rates = (0.05, 0.15) if true else (0.15, 0.3)
+        right, wrong = (bounds[rate] * scale for rate in rates)
+        return testing.never_violated(found, right, rival=wrong, delta=0.05)
+
+    assert_powerful(judge)
+
+
+def nested_curves(rng: np.random.Generator, repetitions: int, exponent: float) -> pd.DataFrame:
+    """Two curves of a repetition that share half of their noise, each nested in n.
+
+    The error at n is the mean of the first n of heavy-tailed draws in 8 dimensions: a repetition's
+    draws have a common scale (Student's t with 8 degrees of freedom).
+    """
+    shape = (repetitions, 3, SIZES.size, 8)
+    steps = rng.normal(size=shape) * np.sqrt(np.diff(SIZES, prepend=0))[:, None]
+    paths = np.cumsum(steps, axis=2) / SIZES[:, None]
+    paths /= np.sqrt(rng.chisquare(8, size=(repetitions, 1, 1, 1)) / 8)
+    distance = np.linalg.norm(paths[:, :2] + paths[:, 2:], axis=-1)
+    index = pd.MultiIndex.from_product(
+        [range(repetitions), ["N = 6", "N = 48"], SIZES], names=["repetition", "curve", "n"]
+    )
+    frame = pd.DataFrame({"y": (distance**2).ravel()}, index=index).reset_index()
+    return frame.assign(y=frame["y"] ** -exponent)
+
+
+def judge_rate(rows: pd.DataFrame, exponent: float, rival: float, **options) -> Judgement:
+    labels = {"repetition": rows["repetition"], "curve": rows["curve"]}
+    return testing.rate(rows["n"], rows["y"], exponent=exponent, rival=rival, **labels | options)
+
+
+def test_a_rate_of_one_half_is_told_from_three_quarters_by_20_nested_repetitions(rng):
+    def judge(true: bool) -> Judgement:
+        exponents = (-0.5, -0.75) if true else (-0.75, -0.5)
+        return judge_rate(nested_curves(rng, 20, -0.5), *exponents)
+
+    assert_powerful(judge)
+
+
+def test_a_rate_of_one_half_is_told_from_one_by_8_independent_points_with_noise_of_5_percent(rng):
+    x = np.geomspace(100, 10_000, 8)
+
+    def judge(true: bool) -> Judgement:
+        y = 3.0 * x**-0.5 * np.exp(0.05 * rng.normal(size=8))
+        exponent, rival = (-0.5, -1.0) if true else (-1.0, -0.5)
+        return testing.rate(x, y, exponent=exponent, rival=rival)
+
+    assert_powerful(judge)
+
+
+def nested_squares(rng: np.random.Generator, repetitions: int, c: float) -> pd.DataFrame:
+    """`n dist^2`, of mean `14.4 (1 + c / n)`, from 12 nested coordinates of common random scale."""
+    blocks = np.sqrt(np.diff(SIZES, prepend=0))[:, None]
+    steps = rng.normal(size=(repetitions, SIZES.size, 12)) * blocks
+    squares = np.sum(np.cumsum(steps, axis=1) ** 2, axis=2) / SIZES
+    squares /= rng.chisquare(12, size=(repetitions, 1)) / 12  # Student's t, E[12 / chi2_12] = 1.2
+    index = pd.MultiIndex.from_product([range(repetitions), SIZES], names=["repetition", "n"])
+    return pd.DataFrame({"y": (squares * (1 + c / SIZES)).ravel()}, index=index).reset_index()
+
+
+def judge_limit(rows: pd.DataFrame, limit: float, rival: float, **options) -> Judgement:
+    labels = {"x": rows["n"], "repetition": rows["repetition"]}
+    return testing.limit(rows["y"], limit, rival=rival, **labels | options)
+
+
+def test_a_limit_is_told_from_twice_itself_by_60_nested_heavy_tailed_repetitions(rng):
+    def judge(true: bool) -> Judgement:
+        limit, rival = (14.4, 28.8) if true else (28.8, 14.4)
+        return judge_limit(nested_squares(rng, 60, c=12.0), limit, rival)
+
+    assert_powerful(judge)
+
+
+def test_a_limit_at_one_size_is_told_from_twice_itself_by_60_skewed_repetitions(rng):
+    def judge(true: bool) -> Judgement:
+        limit, rival = (4.0, 8.0) if true else (8.0, 4.0)
+        return testing.limit(rng.chisquare(4, size=60), limit, rival=rival)
+
+    assert_powerful(judge)
+
+
+# --- the procedures, and what goes wrong without them --------------------------------------------
+
+
+def test_nested_points_taken_as_independent_reject_the_truth_too_often(rng):
+    # one repetition's curves with the interval of a regression: 1 % would be as promised
+    rows = nested_curves(rng, 400, -0.5)
+    naive = Counter(
+        verdict(lambda one=one: judge_rate(one, -0.5, -3.0, repetition=None, curve=None))
+        for _, one in rows.groupby("repetition")
+    )
+    assert naive["claim rejected"] > 0.04 * 400
+
+
+def test_the_slope_of_a_repetition_is_the_mean_of_scipys_over_its_curves(rng):
+    rows = nested_curves(rng, 7, -0.5).sample(frac=1.0, random_state=0)  # in any order
+    found = judge_rate(rows, -0.5, -2.0, confidence=0.95)
+    slopes = [
+        np.mean([scipy.stats.linregress(np.log(c["n"]), np.log(c["y"])).slope for c in curves])
+        for curves in ([c for _, c in r.groupby("curve")] for _, r in rows.groupby("repetition"))
+    ]
+    known = scipy.stats.ttest_1samp(slopes, 0.0).confidence_interval(0.95)
+    assert found.measured.estimate == pytest.approx(np.mean(slopes), rel=1e-12)
+    # two ways to the same closed forms
+    np.testing.assert_allclose(found.measured[1:], known, rtol=1e-10)
+    one_curve = judge_rate(rows.query("curve == 'N = 6'"), -0.5, -2.0, confidence=0.95)
+    assert abs(one_curve.measured.estimate - np.mean(slopes)) > 1e-3
+
+
+def test_a_noise_floor_drops_whole_levels_where_dropping_points_would_bend_the_slope(rng):
+    x = np.tile(np.geomspace(100, 3200, 6), 200)
+    y = x**-0.5 * np.exp(0.3 * rng.normal(size=x.size))
+    labels = np.repeat(np.arange(200), 6)
+    floor = 0.026  # between the last two levels, 0.025 and 0.018, and the noise of their neighbours
+    found = testing.rate(x, y, exponent=-0.5, rival=-0.4, repetition=labels, floor=floor)
+    assert (found.evidence["points"], found.evidence["kept"]) == (1200, 800)
+    assert found.evidence["largest_x"] == pytest.approx(800)
+    lucky = y > floor
+    assert scipy.stats.linregress(np.log(x[lucky]), np.log(y[lucky])).slope > -0.42
+
+
+def test_points_before_the_regime_are_dropped_by_x_alone(rng):
+    x = np.tile(SIZES, 6).astype(float)
+    y = x**-0.5 * (1.0 + np.exp(-x / 50)) * np.exp(0.01 * rng.normal(size=x.size))
+    labels = np.repeat(np.arange(6), SIZES.size)
+    exponents = {"exponent": -0.5, "rival": -0.75, "repetition": labels}
+    with pytest.raises(ClaimRejected):
+        testing.rate(x, y, **exponents)
+    assert testing.rate(x, y, **exponents, from_x=400).evidence["kept"] == 24
+    # one regime for each point, as a theory may set it
+    each = testing.rate(x, y, **exponents, from_x=np.where(labels < 3, 800, 400))
+    assert each.evidence["kept"] == 3 * 3 + 3 * 4
+
+
+def test_an_exact_power_law_is_accepted_though_its_interval_is_rounding():
+    found = testing.rate(SIZES, 7.0 * SIZES**-0.5, exponent=-0.5, rival=-0.501)
+    assert found.measured.estimate == pytest.approx(-0.5, abs=1e-14)
+    flat = testing.rate(SIZES, np.full(6, 3.0), exponent=0.0, rival=-0.01)
+    assert flat.measured.estimate == 0.0
+
+
+def test_each_curve_has_its_own_level_and_its_own_noise_floor():
+    low = pd.DataFrame({"n": SIZES, "y": SIZES**-0.5, "curve": "low"})
+    high = pd.DataFrame({"n": SIZES[2:], "y": 100.0 * SIZES[2:] ** -0.5, "curve": "high"})
+    rows = pd.concat([pd.concat([low, high]).assign(repetition=number) for number in range(5)])
+    assert judge_rate(rows, -0.5, -0.51).measured.estimate == pytest.approx(-0.5, abs=1e-14)
+    with pytest.raises(ClaimRejected):  # one line through both
+        judge_rate(rows.assign(curve="one"), -0.5, -0.51)
+    # 0.026 lies above the last two levels of the low curve and below all of the high one
+    floored = judge_rate(rows, -0.5, -0.51, floor=0.026)
+    assert floored.evidence["kept"] == 5 * (4 + 4)
+
+
+def test_an_interval_wider_than_the_gap_has_no_power_though_it_excludes_the_rival(rng):
+    # the claim lies at one end of the interval, the rival just beyond the other
+    rows = nested_curves(rng, 5, -0.5)
+    low, high = judge_rate(rows, -0.5, -5.0).measured[1:]
+    with pytest.raises(ControlAccepted, match=r"the interval is .* wide"):
+        judge_rate(rows, high - 1e-3, low - 1e-4)
+    ratios = rng.chisquare(8, size=12)
+    low, high = testing.limit(ratios, 8.0, rival=80.0).measured[1:]
+    with pytest.raises(ControlAccepted, match="wide against a gap") as caught:
+        testing.limit(ratios, 8.0 * high - 1e-3, rival=8.0 * low - 1e-4)
+    assert caught.value.judgement.rival_measured.low > 1.0
+
+
+def test_the_ratio_at_infinite_size_is_numpys_intercept_for_each_repetition(rng):
+    rows = nested_squares(rng, 8, c=30.0).sample(frac=1.0, random_state=1)
+    found = judge_limit(rows, 14.4, 200.0, confidence=0.95)
+    intercepts = [
+        np.polyfit(1 / r["n"], r["y"] / 14.4, 1)[1] for _, r in rows.groupby("repetition")
+    ]
+    known = scipy.stats.ttest_1samp(intercepts, 0.0).confidence_interval(0.95)
+    np.testing.assert_allclose(found.measured[1:], known, rtol=1e-10)
+    assert found.evidence["standard_error"] == pytest.approx(scipy.stats.sem(intercepts), rel=1e-10)
+    late = judge_limit(rows, 14.4, 200.0, from_x=400)
+    assert (late.evidence["values"], late.evidence["kept"]) == (48, 32)
+    at_end = rows.query("n == 3200")["y"].mean() / 14.4
+    assert found.evidence["ratio_at_largest"] == pytest.approx(at_end, rel=1e-12)
+
+
+def test_the_approach_is_extrapolated_where_the_largest_size_alone_rejects_the_truth(rng):
+    rows = nested_squares(rng, 20_000, c=12.0).query("n <= 400")
+    # 1 + 12 / 400 is 4 standard errors from 1
+    with pytest.raises(ClaimRejected, match=r"mean ratio 1\.0"):
+        testing.limit(rows.loc[rows["n"] == 400, "y"], 14.4, rival=17.0)
+    found = judge_limit(rows, 14.4, 17.0)
+    assert found.evidence["c"] == pytest.approx(12.0, abs=4.0)
+    # and a limit that is 3 % too large, which the largest size would accept, is rejected
+    with pytest.raises(ClaimRejected, match="as 1 / x goes to 0"):
+        judge_limit(rows, 1.05 * 14.4, 17.0)
+
+
+def test_each_curve_has_its_own_approach_to_the_limit():
+    sizes, repetitions = np.array([100.0, 200.0, 400.0, 800.0]), np.arange(6)
+    frames = [
+        pd.DataFrame({"x": some, "y": 2.0 * (1.0 + c / some), "curve": c, "repetition": repetition})
+        for repetition in repetitions
+        for some, c in ((sizes, 10.0), (sizes[2:], 50.0))
+    ]
+    rows = pd.concat(frames)
+    labels = {"x": rows["x"], "repetition": rows["repetition"]}
+    found = testing.limit(rows["y"], 2.0, rival=2.01, curve=rows["curve"], **labels)
+    assert found.measured.estimate == pytest.approx(1.0, abs=1e-12)
+    assert found.evidence["c"] == pytest.approx(30.0, rel=1e-10)
+    with pytest.raises(ClaimRejected):  # one line through both takes their difference for a slope
+        testing.limit(rows["y"], 2.0, rival=2.01, **labels)
+
+
+def test_a_factor_left_out_is_a_rival_that_differs_from_row_to_row(rng):
+    users = rng.integers(2, 9, size=80)
+    measured = 3.0 * users * rng.chisquare(20, size=80) / 20
+    found = testing.limit(measured, 3.0 * users, rival=np.full(80, 3.0))
+    assert found.rival_measured.low > 2.0
+    with pytest.raises(ClaimRejected) as caught:
+        testing.limit(measured, 3.0, rival=3.0 * users)
+    assert not caught.value.judgement.rival_rejected  # it is right
+
+
+def test_values_of_one_repetition_count_once(rng):
+    # ten users of a repetition share its fortune: 80 values, 8 repetitions
+    values = np.repeat(rng.chisquare(8, size=8), 10) * rng.uniform(0.9, 1.1, size=80)
+    labels = np.repeat(np.arange(8), 10)
+    found = testing.limit(values, 8.0, rival=30.0, repetition=labels, confidence=0.95)
+    means = values.reshape(8, 10).mean(axis=1) / 8.0
+    known = scipy.stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
+    np.testing.assert_allclose(found.measured[1:], known, rtol=1e-10)
+    with pytest.raises(ClaimRejected) as caught:  # taken for independent they reject the truth
+        testing.limit(values, 8.0, rival=30.0, confidence=0.95)
+    apart = caught.value.judgement.measured
+    assert known.high - known.low > 2.0 * (apart.high - apart.low)
+
+
+def test_the_violation_rate_has_scipys_exact_interval(rng):
+    measured = rng.uniform(size=300)
+    found = testing.never_violated(measured, 0.96, rival=0.7, delta=0.05, confidence=0.95)
+    broken = int((measured > 0.96).sum())
+    known = scipy.stats.binomtest(broken, 300).proportion_ci(0.95, method="exact")
+    assert found.measured == (broken / 300, known.low, known.high)
+    assert found.evidence["violations"] == broken
+    assert found.tightness == pytest.approx(measured.max() / 0.96, rel=1e-14)
+    # more violations than delta, though not surely more: the interval decides, not the count
+    six_of_100 = np.repeat([0.4, 1.0], [94, 6])
+    assert testing.never_violated(six_of_100, 0.5, rival=0.3, delta=0.05).measured.estimate == 0.06
+
+
+def test_vacuous_rows_are_counted_and_are_no_evidence(rng):
+    measured = rng.uniform(0.5, 1.0, size=60)
+    bound = np.where(np.arange(60) < 40, np.inf, 1.0)
+    found = testing.never_violated(measured, bound, rival=0.9 * bound)
+    assert (found.evidence["rows"], found.evidence["informative"]) == (60, 20)
+    assert "40 rows more are vacuous" in found.summary
+    assert found.evidence["median"] == pytest.approx(np.median(measured[40:]), rel=1e-14)
+    # a rival that is broken in vacuous rows alone is not rejected by evidence
+    elsewhere = np.where(np.arange(60) < 40, 0.1, 0.9999)
+    with pytest.raises(ControlAccepted):
+        testing.never_violated(np.minimum(measured, 0.99), bound, rival=elsewhere)
+    capped = testing.never_violated(
+        measured, np.linspace(1.0, 2.0, 60), rival=np.linspace(0.5, 1.0, 60), ceiling=1.5
+    )
+    assert capped.evidence["informative"] == 30
+
+
+def test_rounding_is_no_violation_and_a_part_in_a_million_is_one():
+    bound = np.array([1e-6, 1.0, 1e6])
+    assert testing.never_violated(bound * (1 + 1e-12), bound, rival=0.99 * bound).holds
+    with pytest.raises(ClaimRejected, match=r"3 of 3 informative rows are violations"):
+        testing.never_violated(bound * (1 + 1e-6), bound, rival=0.99 * bound)
+    # a bound of zero is attained by zero and by nothing else
+    assert testing.never_violated([0.0, 2.0], [0.0, 2.0], rival=[0.0, 1.9]).tightness == 1.0
+    with pytest.raises(ClaimRejected):
+        testing.never_violated([1e-300, 2.0], [0.0, 2.0], rival=[0.0, 1.9])
+
+
+def test_the_claim_is_judged_on_the_tight_instances_too():
+    # a "tight instance" that breaks the true bound would reject any rival
+    with pytest.raises(ClaimRejected, match=r"1 of 1 tight rows are violations"):
+        testing.never_violated([0.1], [1.0], rival=[0.9], tight=([1.1], [1.0]))
+
+
+def test_an_identity_is_relative_to_the_largest_entry_and_its_rival_misses_by_a_margin():
+    claimed, last = np.array([1e3, 1.0, 0.0]), np.array([0.0, 0.0, 1e-8])
+    found = testing.assert_identity(claimed + 5 * last, claimed, rival=2 * claimed)
+    assert found.measured.estimate == pytest.approx(5e-11, rel=1e-9)
+    with pytest.raises(ClaimRejected):
+        testing.assert_identity(claimed + 20 * last, claimed, rival=2 * claimed)
+    with pytest.raises(ControlAccepted, match="where 1e-09 rejects"):
+        testing.assert_identity(claimed, claimed, rival=claimed * (1 + 5e-10))
+    zero = testing.assert_identity(np.zeros(3), 0.0, rival=1e-3, scale=1.0)
+    assert zero.rival_measured.estimate == pytest.approx(1e-3)
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+EDGE = np.linspace(0.5, 1.0, 9)
+# judgement, how it ends, and whether the rival is rejected (it is right where it is not)
+FAILURES = {
+    "identity, claim": (
+        lambda: testing.assert_identity(EDGE, EDGE**2, rival=EDGE, statement="squares"),
+        ClaimRejected,
+        False,
+    ),
+    "identity, control": (
+        lambda: testing.assert_identity(EDGE, EDGE, rival=EDGE * (1 + 3e-10), statement="squares"),
+        ControlAccepted,
+        False,
+    ),
+    "inequality, claim": (
+        lambda: testing.never_violated(EDGE, 0.9, rival=0.8, statement="S1"),
+        ClaimRejected,
+        True,
+    ),
+    "inequality, control": (
+        lambda: testing.never_violated(EDGE, 90.0, rival=80.0, statement="S1"),
+        ControlAccepted,
+        False,
+    ),
+    "probability, claim": (
+        lambda: testing.never_violated(EDGE, 0.7, rival=0.6, delta=0.1, statement="S3"),
+        ClaimRejected,
+        True,
+    ),
+    "probability, control": (
+        lambda: testing.never_violated(EDGE, 9.0, rival=0.95, delta=0.1, statement="S3"),
+        ControlAccepted,
+        False,
+    ),
+    "rate, claim": (
+        lambda: testing.rate(SIZES, SIZES**-0.5, exponent=-1, rival=-0.5, statement="A1"),
+        ClaimRejected,
+        False,
+    ),
+    "rate, control": (
+        lambda: testing.rate(EDGE, EDGE * [1, 2, 1, 2, 1, 2, 1, 2, 1], exponent=1, rival=0),
+        ControlAccepted,
+        False,
+    ),
+    "limit, claim": (
+        lambda: testing.limit(EDGE, 0.5, rival=0.75, statement="L1"),
+        ClaimRejected,
+        False,
+    ),
+    "limit, control": (
+        lambda: testing.limit(EDGE, 0.75, rival=0.8, statement="L1"),
+        ControlAccepted,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "rejected"), FAILURES.values(), ids=FAILURES.keys())
+def test_a_failure_is_an_assertion_that_carries_its_judgement_and_says_it_in_numbers(
+    call, kind, rejected
+):
+    with pytest.raises(AssertionError) as caught:
+        call()
+    assert caught.type is kind
+    judgement = caught.value.judgement
+    assert judgement.holds == (kind is ControlAccepted)
+    assert judgement.rival_rejected == rejected
+    text = str(caught.value)
+    assert text.startswith(("Claim rejected. ", "Control accepted. "))
+    assert judgement.statement in text
+    assert f"{judgement.measured.estimate:.6g}"[:4] in text
+    assert "\n" not in text
+    assert 150 < len(text) < 900
+    again = pickle.loads(pickle.dumps(caught.value))  # as it comes back from a worker
+    assert type(again) is kind
+    assert again.judgement == judgement
+
+
+def test_a_judgement_says_everything_in_one_sentence_and_is_frozen():
+    found = testing.never_violated(EDGE, 1.0, rival=0.9, statement="S1")
+    assert found == Judgement(
+        statement="S1",
+        claim="measured <= bound in every row",
+        measured=(1.0, 1.0, 1.0),
+        holds=True,
+        rival="measured <= wrong bound in every row",
+        rival_measured=(1 / 0.9, 1 / 0.9, 1 / 0.9),
+        rival_rejected=True,
+        tightness=1.0,
+        evidence={
+            "rows": 9.0,
+            "informative": 9.0,
+            "violations": 0.0,
+            "median": 0.75,
+            "rival_informative": 9.0,
+            "rival_violations": 2.0,
+            "rival_median": 0.75 / 0.9,
+        },
+        summary=(
+            "S1: 0 of 9 informative rows are violations, with measured / bound at most 1 (median "
+            "0.75), so the claim (measured <= bound in every row) holds; under the rival's bound 2 "
+            "of 9 rows are violations, with measured / bound at most 1.11111 (median 0.833), so "
+            "the rival (measured <= wrong bound in every row) is rejected."
+        ),
+    )
+    with pytest.raises(AttributeError):
+        found.holds = False
+
+
+# --- misuse --------------------------------------------------------------------------------------
+
+IDENTITY = (testing.assert_identity, (EDGE, EDGE), {"rival": 2 * EDGE})
+INEQUALITY = (testing.never_violated, (EDGE, EDGE), {"rival": 0.9 * EDGE})
+CHANCE = (testing.never_violated, (EDGE, EDGE), {"rival": 0.9 * EDGE, "delta": 0.05})
+RATE = (testing.rate, (SIZES, SIZES**-0.5), {"exponent": -0.5, "rival": -1.0})
+LIMIT = (testing.limit, (EDGE, 0.75), {"rival": 1.5})
+FIVE = np.repeat(np.arange(5), 6)
+NESTED = (
+    testing.rate,
+    (np.tile(SIZES, 5), np.tile(SIZES**-0.5, 5)),
+    {"exponent": -0.5, "rival": -1.0, "repetition": FIVE},
+)
+APPROACH = (
+    testing.limit,
+    (np.ones(30), 1.0),
+    {"rival": 2.0, "x": np.tile(SIZES, 5), "repetition": FIVE},
+)
+HOLE = np.where(EDGE > 0.9, np.nan, EDGE)
+MISUSE = [
+    *((judge, {"rival": None}, "a rival is missing") for judge in (IDENTITY, INEQUALITY, RATE)),
+    (LIMIT, {"rival": None}, "a rival is missing"),
+    (IDENTITY, {0: HOLE}, r"measured holds 2 values that are not finite"),
+    (IDENTITY, {1: np.full(9, np.inf)}, "claimed holds 9 values that are not finite"),
+    (IDENTITY, {"rival": HOLE}, "rival holds 2 values that are not finite"),
+    (IDENTITY, {1: EDGE[:3]}, r"claimed has shape \(3,\), expected \(9\)"),
+    (IDENTITY, {"rival": EDGE[None]}, r"rival has shape \(1, 9\)"),
+    (IDENTITY, {"rival": EDGE * (1 + 1e-12)}, "the rival equals the claim within 1e-10"),
+    (IDENTITY, {"tolerance": 0.0}, "tolerance = 0 must be greater than 0"),
+    (IDENTITY, {0: [], 1: [], "rival": []}, "measured is empty"),
+    (IDENTITY, {0: np.zeros(9), 1: 0.0}, "all zero.*give scale="),
+    (IDENTITY, {0: ["a"] * 9}, "measured must be a rectangular array of real numbers"),
+    (INEQUALITY, {0: HOLE}, "measured holds 2 values that are not finite"),
+    (INEQUALITY, {1: HOLE}, "bound holds NaN; infinity stands for no bound"),
+    (INEQUALITY, {"rival": HOLE}, "rival holds NaN"),
+    (INEQUALITY, {1: -EDGE}, "bound has entries below 0"),
+    (INEQUALITY, {1: EDGE[:4]}, r"bound has shape \(4,\)"),
+    (INEQUALITY, {"rival": EDGE}, "nowhere below the bound"),
+    (INEQUALITY, {"rival": 1.5}, "nowhere below the bound"),
+    (INEQUALITY, {1: np.inf}, "no row is informative"),
+    (INEQUALITY, {"ceiling": 0.4}, "9 measured values exceed their ceiling"),
+    (INEQUALITY, {"tight": EDGE}, r"tight must be a pair \(measured, bound\)"),
+    (INEQUALITY, {"tight": ([1.0], [1.0])}, r"rival has shape \(9,\), expected \(1\)"),
+    (INEQUALITY, {"tight": ([1.0], [np.inf]), "rival": 1.0}, "no tight row is informative"),
+    (INEQUALITY, {"slack": 0.5}, "slack = 0.5 must be at most 0.01"),
+    (CHANCE, {"delta": 0.0}, "delta = 0 must be greater than 0"),
+    (CHANCE, {"delta": 0.5, 0: EDGE[:3], 1: EDGE[:3], "rival": 0.1}, "3 informative rows could"),
+    (CHANCE, {"tight": (0.9, 1.0), "rival": 0.8}, "1 tight informative rows could not reject"),
+    (CHANCE, {"confidence": 95}, "confidence = 95 must be at most 0.9999"),
+    (CHANCE, {"confidence": 0.5}, "confidence = 0.5 must be at least 0.9"),
+    (RATE, {"rival": -0.5}, "rival exponent equals the claimed one"),
+    (RATE, {"exponent": np.nan}, "exponent must be finite"),
+    (RATE, {1: -EDGE[:6]}, "6 kept values of y are not positive"),
+    (RATE, {0: SIZES - 100}, "x holds values that are not positive"),
+    (RATE, {1: HOLE}, "y holds 2 values that are not finite"),
+    (RATE, {1: EDGE}, r"y has shape \(9,\), expected \(6\)"),
+    (RATE, {"from_x": 1e9}, "no point is in the regime"),
+    (RATE, {"floor": 1.0}, "no point is in the regime"),
+    (RATE, {"from_x": 1500}, "the evidence keeps 2 distinct x, at least 3"),
+    (RATE, {"from_x": 800}, "3 points say too little of a slope; at least 4"),
+    (RATE, {"curve": EDGE[:6]}, "give repetition= as well"),
+    (NESTED, {"from_x": 1500}, "a curve of a repetition keeps 2 distinct x"),
+    (NESTED, {"repetition": FIVE % 4}, "4 repetitions say too little of a mean; at least 5"),
+    (NESTED, {"repetition": FIVE[:7]}, r"repetition has shape \(7,\), expected \(30\)"),
+    (NESTED, {"repetition": HOLE}, "repetition holds 2 values that are not finite"),
+    (LIMIT, {0: HOLE}, "measured holds 2 values that are not finite"),
+    (LIMIT, {0: EDGE[:4]}, "4 repetitions say too little of a mean; at least 5"),
+    (LIMIT, {1: 0.0}, "limit is zero"),
+    (LIMIT, {"rival": 0.75}, "rival limit equals the claimed one"),
+    (LIMIT, {1: 1e-200}, "measured / limit reaches 1e\\+200"),
+    (LIMIT, {"from_x": 3.0}, "from_x= needs x="),
+    (LIMIT, {"x": EDGE}, "several x need repetition="),
+    (LIMIT, {"curve": EDGE}, "give repetition= as well"),
+    (APPROACH, {"x": -np.tile(SIZES, 5)}, "x holds values that are not positive"),
+    (APPROACH, {"from_x": 1e9}, "no value has x >= from_x"),
+    (APPROACH, {"x": np.repeat(SIZES[:5], 6)}, "at a single x only"),
+]
+
+
+@pytest.mark.parametrize(
+    ("judge", "change", "message"), MISUSE, ids=[message for *_, message in MISUSE]
+)
+def test_misuse_is_refused_before_anything_is_judged(judge, change, message):
+    function, positional, named = judge
+    function(*positional, **named)  # without the change it is accepted
+    positional = [change.pop(place, value) for place, value in enumerate(positional)]
+    with pytest.raises(InputError, match=message):
+        function(*positional, **named | change)
+
+
+@pytest.mark.parametrize("judge", [IDENTITY, INEQUALITY, RATE, LIMIT])
+def test_a_call_without_a_rival_is_refused(judge):
+    function, positional, named = judge
+    with pytest.raises(InputError, match="a rival is missing; name a wrong formula"):
+        function(*positional, **{name: value for name, value in named.items() if name != "rival"})
+
+
+WILD = st.one_of(
+    st.floats(), st.sampled_from([0.0, 1.0, -1.0, 1e-320, 1e308, -1e308, np.inf, np.nan])
+)
+ROWS = st.one_of(
+    *(
+        arrays.arrays(float, 30, elements=elements)
+        for elements in (WILD, st.floats(0.1, 10.0), st.sampled_from([1e-90, 1.0, 1e300]))
+    )
+)
+LABELS = arrays.arrays(int, 30, elements=st.integers(0, 5))
+
+
+@given(first=ROWS, second=ROWS, third=ROWS, labels=LABELS, number=WILD)
+def test_no_evidence_makes_a_judge_crash(first, second, third, labels, number):
+    positive, other, sizes = np.abs(first), np.abs(second), np.tile(SIZES, 5)
+    calls = [
+        lambda: testing.assert_identity(first, second, rival=third),
+        lambda: testing.never_violated(first, other, rival=np.abs(third)),
+        lambda: testing.never_violated(first, other, rival=np.abs(third), delta=0.05),
+        lambda: testing.rate(positive, other, exponent=1.0, rival=number),
+        lambda: testing.rate(sizes, other, exponent=1.0, rival=2.0, repetition=FIVE, floor=number),
+        lambda: testing.rate(positive, other, exponent=1.0, rival=2.0, repetition=labels),
+        lambda: testing.limit(first, second, rival=third),
+        lambda: testing.limit(first, number, rival=third, x=sizes, repetition=FIVE),
+        lambda: testing.limit(first, second, rival=1.0, x=positive, repetition=labels, curve=FIVE),
+    ]
+    for call in calls:
+        with contextlib.suppress(InputError, ClaimRejected, ControlAccepted):
+            assert call().holds
+
+
+# --- a user's own bound --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(rng) -> pd.DataFrame:
+    """Rows as `load_results` gives them: distances 1.4 to 2.6 times the scale of the bound."""
+    grid = pd.MultiIndex.from_product([range(8), [6, 48], [50, 200, 800]])
+    rows = grid.to_frame(index=False, name=["repetition", "n_users", "n_pairs"])
+    rows = rows.assign(estimator="share_b", d1=20, rank=3, nu=0.25)
+    scale = np.sqrt(3 * 17 / (0.25 * rows["n_users"] * rows["n_pairs"]))
+    rows["subspace_distance"] = scale * rng.uniform(1.4, 2.6, size=len(rows))
+    return pd.concat([rows, rows.assign(estimator="full", subspace_distance=9.0)])
+
+
+def test_the_example_of_the_module_runs_on_a_studys_rows(study, monkeypatch, capsys):
+    example = textwrap.dedent(testing.__doc__.split("rows::\n\n")[1])
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    monkeypatch.setattr(simrlhf, "load_results", lambda name: study, raising=False)
+    space: dict = {}
+    exec(example, space)
+    said = capsys.readouterr().out
+    assert said.startswith("my bound: 0 of 32 informative rows are violations")
+    judgement = space["judgement"]
+    assert 0.8 < judgement.tightness < 2.6 / 3.0
+    # a smaller constant is refuted by the same lines
+    smaller = example.replace("3.0)", "2.5)")
+    with pytest.raises(ClaimRejected, match="my bound"):
+        exec(smaller, {})
+
+
+def test_series_lists_and_jax_arrays_are_read_alike():
+    bound = EDGE + 0.1
+    expected = testing.never_violated(EDGE, bound, rival=0.9 * EDGE)
+    for kind in (list, pd.Series, jnp.asarray, lambda v: pd.Series(v, index=range(8, -1, -1))):
+        assert testing.never_violated(kind(EDGE), kind(bound), rival=kind(0.9 * EDGE)) == expected
