@@ -11,7 +11,7 @@ from simrlhf.core import checks
 from simrlhf.study.cells import Task
 from simrlhf.study.store import Stored
 
-# Seconds of one fit on one core of 2020s make, measured with the benchmark sweep_overhead.py. A fit
+# Seconds of one fit on one core of 2020s make, measured with the benchmark sweep_speed.py. A fit
 # costs a constant (dispatch, small algebra) and so much for every number of its features.
 _CONSTANT = 3e-3
 _PER_FEATURE = {"share_b": 4e-8, "local": 4e-8, "global": 1e-8, "oracle": 1e-8}
