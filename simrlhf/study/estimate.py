@@ -18,6 +18,8 @@ _PER_FEATURE = {"share_b": 4e-8, "local": 4e-8, "global": 1e-8, "oracle": 1e-8}
 # Newton's method on all d1 d2 parameters of a user forms Gram matrices
 _FULL_PER_PRODUCT = 1e-9
 _COMPILATION = 2.5
+# draws of one task are held together: so many bytes of them, and one draw at least
+_BYTES_PER_TASK = 2**28
 # a row of 60 columns in a file of a few rows; measured on the shipped studies
 _BYTES_PER_ROW = 1500
 # the features of a draw, as sampled, as stored, as the kernels read them, and one temporary
@@ -92,6 +94,11 @@ def require_memory(needs: Estimate) -> None:
     )
 
 
+def most_draws(task: Task) -> int:
+    """Draws of this task's point that one task may hold in memory."""
+    return max(1, int(_BYTES_PER_TASK // _draw_bytes(task)))
+
+
 def _task_seconds(task: Task) -> float:
     world, largest = task.point.world, max(task.point.n_pairs)
     return sum(
@@ -118,13 +125,19 @@ def _fit_seconds(
 
 
 def _task_bytes(task: Task) -> float:
-    """Features of one draw, once for each sample size, and the curvature matrices of `full`."""
+    """The largest task that is cut from this one, and the curvature matrices of `full`."""
     world, largest = task.point.world, max(task.point.n_pairs)
-    parameters = world.d1 * world.d2
-    features = 8.0 * world.n_users * largest * parameters
+    held = _draw_bytes(task) * min(most_draws(task), len(task.draws))
+    matrices = 8.0 * world.n_users * min(world.d1 * world.d2, largest) ** 2
+    return held + _GROUP_COPIES * min(matrices, _BYTES_PER_GROUP)
+
+
+def _draw_bytes(task: Task) -> float:
+    """Features of one draw, once for each sample size."""
+    world, largest = task.point.world, max(task.point.n_pairs)
+    features = 8.0 * world.n_users * largest * world.d1 * world.d2
     sizes = max(len({cell.n_pairs for cell in draw.cells.values()}) for draw in task.draws)
-    matrices = 8.0 * world.n_users * min(parameters, largest) ** 2
-    return features * (_COPIES + sizes - 1) + _GROUP_COPIES * min(matrices, _BYTES_PER_GROUP)
+    return features * (_COPIES + sizes - 1)
 
 
 def _scale(rows: pd.DataFrame) -> float | None:

@@ -3,7 +3,7 @@
 A draw is one world with one repetition. All its sample sizes and estimators use the same pairs:
 the smaller samples are the larger one with the later pairs switched off, so comparisons are
 paired and every estimator is compiled once for each number of users. A task is as many draws of
-one grid point as take about half a second, and one file of the store.
+one grid point as take about half a second and fit into 256 MB, and one file of the store.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from simrlhf.study.axes import Point
 from simrlhf.study.cells import Cell, Draw, Task, failed_rows
+from simrlhf.study.estimate import most_draws
 from simrlhf.study.spec import StudySpec
 from simrlhf.study.store import FAILED, Store, content_key, row_key
 from simrlhf.study.worker import Answer, run_task
@@ -119,7 +120,7 @@ class _Queue:
         if not self._waiting:
             raise StopIteration
         task = self._waiting.popleft()
-        size = self._size(task.point)
+        size = min(self._size(task.point), most_draws(task))
         if size < len(task.draws):
             self._waiting.appendleft(replace(task, draws=task.draws[size:]))
         return replace(task, draws=task.draws[:size])
@@ -133,6 +134,7 @@ class _Queue:
         self._alone.extend(replace(task, draws=(draw,)) for draw in task.draws)
 
     def _size(self, point: Point) -> int:
+        """Draws that take as long as a task is meant to."""
         if point not in self._seconds:
             return 1
         return max(1, round(_SECONDS_PER_TASK / max(self._seconds[point], 1e-6)))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.study import cells, commands, provenance, results, runner
+from simrlhf.study import cells, commands, estimate, provenance, results, runner
 from simrlhf.study.spec import load_study
 
 
@@ -49,24 +49,29 @@ def test_a_row_does_not_depend_on_what_else_the_sweep_computes(
     assert list(alone["key"]) == list(among["key"])
 
 
-def test_tasks_grow_until_they_are_worth_storing(
-    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# 4 users, 60 pairs and 5 features of 8 bytes: one draw holds two sizes in five copies
+@pytest.mark.parametrize(
+    ("held", "sizes"), [(10**6, [1, 1, 5, 5]), (3 * 48_000, [1, 1, 3, 3, 3, 1])]
+)
+def test_tasks_grow_until_they_are_worth_storing_or_fill_their_memory(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, sizes: list[int]
 ) -> None:
     """Draws that take 0.1 s each come in tasks of five, the first alone: it compiles."""
+    monkeypatch.setattr(estimate, "_BYTES_PER_TASK", held)
     spec = load_study(study, overrides=["repetitions=12"])
     store = results.open_store("mine", tmp_path)
-    sizes = []
+    seen = []
 
     def instant(_cell: str, tasks):
         for task in tasks:
-            sizes.append(len(task.draws))
+            seen.append(len(task.draws))
             rows = cells.failed_rows(task, task.draws, "not computed")
-            seconds = 3.0 if len(sizes) == 1 else 0.1 * len(task.draws)
+            seconds = 3.0 if len(seen) == 1 else 0.1 * len(task.draws)
             yield task, runner.Answer(rows, seconds, {"code": "x"})
 
     plan = runner.plan_study(spec, store.keys())
     runner.run_study(spec, store, plan, executor=instant)
-    assert sizes == [1, 1, 5, 5]
+    assert seen == sizes
     assert len(store.read().rows) == plan.n_missing == 48
 
 
