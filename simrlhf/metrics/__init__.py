@@ -1,7 +1,16 @@
 """From a truth and a fit to numbers."""
 
 from simrlhf.metrics.bounds import bounds_of_fit
+from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
 from simrlhf.metrics.instance import Instance, measure_instance
 from simrlhf.metrics.recovery import recovery
 
-__all__ = ["Instance", "bounds_of_fit", "measure_instance", "recovery"]
+__all__ = [
+    "EfficiencyLimits",
+    "Instance",
+    "bounds_of_fit",
+    "efficiency_limits",
+    "full_limit",
+    "measure_instance",
+    "recovery",
+]

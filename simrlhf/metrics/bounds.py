@@ -10,6 +10,7 @@ from simrlhf import theory
 from simrlhf.core import checks
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult
+from simrlhf.metrics.efficiency import efficiency_limits, label_precision
 from simrlhf.metrics.instance import Instance, measure_instance
 from simrlhf.world import World
 
@@ -78,7 +79,7 @@ def bounds_of_fit(
         **_oracle_inequalities(world, instance, result, diversity.tail_energy, ceiling),
         "theorem_4_1": printed.value,
         **_limits(world, result, n_pairs),
-        "wilks": -2.0 * _precision(world) * instance.excess_over_truth,
+        "wilks": -2.0 * label_precision(world) * instance.excess_over_truth,
         "parameters": float(parameters),
     }
 
@@ -119,36 +120,16 @@ def _limits(world: World, result: FitResult, n_pairs: int) -> dict[str, float]:
     outside = result.norm_bound is not None and _largest_norm(world) >= result.norm_bound
     if world.config.tail > 0 or outside:
         return {"limit": float("nan"), "reward_limit": float("nan")}
-    subspace, mean_square = _limits_of_world(world)
+    found = _limits_of_world(world)
     return {
-        "limit": float(np.sqrt(subspace / n_pairs)),
-        "reward_limit": float(np.sqrt(mean_square / n_pairs)),
+        "limit": float(np.sqrt(found.subspace / n_pairs)),
+        "reward_limit": float(np.sqrt(found.share_b / n_pairs)),
     }
 
 
 # the rows of a world follow one another
-@lru_cache(maxsize=2)
-def _limits_of_world(world: World) -> tuple[float, float]:
-    """`n` times the squares of L1 and of the mean over users of L2; the same for every n."""
-    config, precision = world.config, _precision(world)
-    factors = np.einsum("ak,nab->nkb", world.basis, world.delta)
-    if not world.theta_init.any():
-        found = theory.isotropic_limits(
-            factors, world.link, d1=config.d1, law=config.features, precision=precision
-        )
-        return found.subspace, float(found.reward.mean())
-    informations = precision * theory.isotropic_fisher(world.theta, world.link, law=config.features)
-    covariances = theory.reward_covariances(world.basis, factors, informations)
-    return (
-        theory.subspace_limit(world.basis, factors, informations).value,
-        float(np.trace(covariances, axis1=1, axis2=2).mean()),
-    )
+_limits_of_world = lru_cache(maxsize=2)(efficiency_limits)
 
 
 def _largest_norm(world: World) -> float:
     return float(np.linalg.norm(world.delta, axis=(1, 2)).max())
-
-
-def _precision(world: World) -> float:
-    """What turns a loss into a negative log-likelihood: `1 / noise^2` for regression."""
-    return 1.0 if world.link.is_preference else world.config.noise**-2

@@ -23,6 +23,12 @@ from simrlhf.theory.limits import (
     reward_covariances,
     subspace_limit,
 )
+from simrlhf.theory.sample_size import (
+    LARGEST_SAMPLE,
+    limit_sample_size,
+    smallest_sample,
+    theorem_4_1_sample_size,
+)
 from simrlhf.theory.statement import Bound, BoundStatus, make_bound
 from simrlhf.theory.subspaces import (
     distance_ceiling,
@@ -32,6 +38,7 @@ from simrlhf.theory.subspaces import (
 )
 
 __all__ = [
+    "LARGEST_SAMPLE",
     "Bound",
     "BoundStatus",
     "DiversityMetrics",
@@ -47,13 +54,16 @@ __all__ = [
     "geometry_bound",
     "isotropic_fisher",
     "isotropic_limits",
+    "limit_sample_size",
     "log_bracketing_number",
     "make_bound",
     "noise_norm",
     "oracle_inequality",
     "parameter_count",
     "reward_covariances",
+    "smallest_sample",
     "subspace_limit",
     "theorem_4_1",
+    "theorem_4_1_sample_size",
     "worst_margin",
 ]

@@ -119,7 +119,9 @@ def assert_holds(data: Data, estimate: np.ndarray) -> dict[str, float]:
         assert found["error"] <= bound.terms["error"] * ROUNDING + NOTHING
         assert found["truncated_error"] <= bound.terms["truncated_error"] * ROUNDING + NOTHING
         assert found["distance"] <= bound.value * ROUNDING + NOTHING
-        tightness[level] = found["error"] / bound.terms["error"] if found["error"] > NOTHING else 0.0
+        tightness[level] = (
+            found["error"] / bound.terms["error"] if found["error"] > NOTHING else 0.0
+        )
     return tightness
 
 

@@ -96,7 +96,12 @@ def s1_instance(rng: np.random.Generator, *, rank: int, columns: int, d1: int, n
 
 
 # versions of S1, and the case of `geometry_bound` that each is
-S1 = {"share_b": "share_b", "truncated": "share_b", "spectral": "spectral", "above_rank": "above_rank"}
+S1 = {
+    "share_b": "share_b",
+    "truncated": "share_b",
+    "spectral": "spectral",
+    "above_rank": "above_rank",
+}
 
 
 def s1_rows(rng: np.random.Generator, repetitions: int) -> dict[str, tuple[list, list]]:
