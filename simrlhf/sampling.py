@@ -38,8 +38,8 @@ def sample_preferences(
     most, size = int(counts.max()), config.d1 * config.d2
     with numerics.float64_scope():
         x, y = _draw(
-            _user_keys(seed, "features", config.n_users),
-            _user_keys(seed, "labels", config.n_users),
+            _user_keys(streams.stream(seed, "features"), config.n_users),
+            _user_keys(streams.stream(seed, "labels"), config.n_users),
             jnp.asarray(world.theta.reshape(config.n_users, size)),
             law=config.features,
             link=world.link,
@@ -65,8 +65,8 @@ def _counts(n_pairs: int | np.ndarray, n_users: int) -> np.ndarray:
     return counts
 
 
-def _user_keys(seed: int, purpose: str, n_users: int) -> jax.Array:
-    root = streams.stream(seed, purpose)
+@partial(jax.jit, static_argnames="n_users")
+def _user_keys(root: jax.Array, n_users: int) -> jax.Array:
     return jax.vmap(lambda user: jax.random.fold_in(root, user))(jnp.arange(n_users))
 
 

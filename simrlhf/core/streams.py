@@ -27,10 +27,16 @@ def stream(root: int, purpose: str, *indices: int) -> jax.Array:
         "seed", root, low=0, high=2**63 - 1, remedy="use a non-negative 64-bit seed"
     )
     # jax.random.key keeps 32 bits unless x64 is on; folding both halves in keeps all of them
-    key = jax.random.fold_in(jax.random.key(seed & 0x7FFFFFFF, impl="threefry2x32"), seed >> 31)
-    key = jax.random.fold_in(key, zlib.crc32(purpose.encode()))
-    for index in indices:
-        key = jax.random.fold_in(key, checks.integer("index", index, low=0, high=2**32 - 1))
+    folded = [seed >> 31, zlib.crc32(purpose.encode())]
+    folded += [checks.integer("index", index, low=0, high=2**32 - 1) for index in indices]
+    return _folded(np.uint32(seed & 0x7FFFFFFF), *map(np.uint32, folded))
+
+
+@jax.jit  # a sweep makes streams by the thousand
+def _folded(seed: jax.Array, *parts: jax.Array) -> jax.Array:
+    key = jax.random.key(seed, impl="threefry2x32")
+    for part in parts:
+        key = jax.random.fold_in(key, part)
     return key
 
 

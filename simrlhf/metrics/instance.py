@@ -6,8 +6,9 @@ These are measurements: the bounds themselves (`simrlhf.theory`) see only the nu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from simrlhf.core import numerics, subspaces
@@ -65,8 +66,7 @@ def measure_instance(world: World, preferences: Preferences, result: FitResult) 
         )
     }
     seen = preferences.weights > 0
-    total = {name: _losses(world.link, preferences, z) for name, z in rewards.items()}
-    slopes = preferences.weights * _slopes(world.link, preferences, rewards["truth"])
+    total, slopes = _losses(world.link, preferences, rewards)
 
     def divergence(name: str) -> float:
         terms = total[name] - total["truth"] - slopes * (rewards[name] - rewards["truth"])
@@ -102,15 +102,28 @@ def _rewards(preferences: Preferences, theta: np.ndarray) -> np.ndarray:
     return rewards
 
 
-def _losses(link: Link, preferences: Preferences, rewards: np.ndarray) -> np.ndarray:
+def _losses(
+    link: Link, preferences: Preferences, rewards: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Weighted loss of every pair at each of the `rewards`, and its slope at the truth."""
     with numerics.float64_scope():
-        losses = link.loss(jnp.asarray(rewards), jnp.asarray(preferences.labels))
-        return preferences.weights * np.asarray(losses)
+        losses, slopes = jax.device_get(
+            _loss_and_slope(
+                np.stack([*rewards.values()]),
+                rewards["truth"],
+                preferences.labels,
+                preferences.weights,
+                link=link,
+            )
+        )
+    return dict(zip(rewards, losses, strict=True)), slopes
 
 
-def _slopes(link: Link, preferences: Preferences, rewards: np.ndarray) -> np.ndarray:
-    with numerics.float64_scope():
-        return np.asarray(link.loss_slope(jnp.asarray(rewards), jnp.asarray(preferences.labels)))
+@partial(jax.jit, static_argnames="link")
+def _loss_and_slope(
+    rewards: jax.Array, truth: jax.Array, labels: jax.Array, weights: jax.Array, *, link: Link
+) -> tuple[jax.Array, jax.Array]:
+    return weights * link.loss(rewards, labels), weights * link.loss_slope(truth, labels)
 
 
 def _score_blocks(preferences: Preferences, slopes: np.ndarray) -> np.ndarray:
