@@ -24,6 +24,8 @@ def main() -> None:
                 "sweep": sweep,
                 "figure": figure,
                 "fit": fit,
+                "describe": describe,
+                "plan": plan,
             },
             prog="simrlhf",
             description="Does the theory of shared low-rank personalised RLHF say what happens?",
@@ -163,6 +165,84 @@ def fit(
         n_splits=splits,
         min_train=min_train,
         min_test=min_test,
+        seed=seed,
+        out=out,
+    )
+
+
+def describe(
+    data: _Positional[str],
+    *,
+    link: Literal["logistic", "identity"] = "logistic",
+    dimensions: int = 50,
+    permutations: int = 200,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Say what a file of comparisons holds, and what may trouble a fit of it.
+
+    Example: simrlhf describe ukpconvarg1
+
+    Users and pairs, repeats and agreement, position bias, cyclic preferences, conditioning of the
+    features, users whose labels are separable, and whether users share structure beyond chance.
+
+    Args:
+        data: name of a shipped data set (ukpconvarg1), or a parquet, csv, jsonl or npz file.
+        link: logistic for preferences, identity for regression on real-valued choices.
+        dimensions: latent dimensions of text features; numeric ones are taken as they are.
+        permutations: draws of each null of the spectrum.
+        seed: of these draws.
+        out: folder for describe.json and users.csv; by default nothing is written.
+    """
+    from simrlhf.study.describe import run_describe
+
+    run_describe(
+        data, link=link, dimensions=dimensions, permutations=permutations, seed=seed, out=out
+    )
+
+
+def plan(
+    *,
+    set: _Settings,
+    distance: float | None = None,
+    reward_error: float | None = None,
+    norm_bound: float | None = None,
+    repetitions: int = 3,
+    largest: int | None = None,
+    fits: bool = True,
+    delta: float = 0.05,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Say how many pairs per user a target error takes: by limits, by bounds, and by fits.
+
+    Example: simrlhf plan --set n_users=32 --set d1=20 --set rank=3 --distance 0.3
+
+    Args:
+        set: a setting of the world, as of a study's [world]; may be given many times.
+        distance: target of the subspace distance.
+        reward_error: target of the root mean square error of the rewards.
+        norm_bound: R in ||Delta_i||_F <= R of the fits; none by default.
+        repetitions: worlds drawn for what is not a closed form.
+        largest: most pairs per user that are tried.
+        fits: also fit, for the bounds that need a fit and for the measured error.
+        delta: failure probability of Theorem 4.1.
+        seed: of worlds and samples.
+        out: folder for plan.csv and plan.json; by default nothing is written.
+    """
+    from simrlhf.study.plan import run_plan
+    from simrlhf.study.settings import parse_overrides
+    from simrlhf.world import WorldConfig
+
+    run_plan(
+        WorldConfig(**parse_overrides(set, "world")),
+        distance=distance,
+        reward_error=reward_error,
+        norm_bound=norm_bound,
+        repetitions=repetitions,
+        largest=largest,
+        fits=fits,
+        delta=delta,
         seed=seed,
         out=out,
     )

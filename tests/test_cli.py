@@ -42,6 +42,14 @@ def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["fit", "empty.csv"], "empty.csv"),
         (["fit", "ukpconvarg1", "--estimator", "shareb"], "unknown estimator 'shareb'"),
         (["fit", "ukpconvarg1", "--rank", "two"], "--rank 'two' must be auto"),
+        (["fit", "ukpconvarg"], "unknown data set 'ukpconvarg': choose one of ukpconvarg1"),
+        (["fit", "ukpconvarg1", "--link", "identity"], "its link is logistic, not identity"),
+        (["describe", "absent.csv"], "absent.csv: no such file"),
+        (["describe", "ukpconvarg1", "--permutations", "3"], "permutations = 3 must be at least"),
+        (["plan", "--distance", "5"], "distance = 5 must be below 2"),
+        (["plan"], "no target: give a subspace distance"),
+        (["plan", "--set", "n_user=3", "--distance", "0.3"], "did you mean 'n_users'"),
+        (["plan", "--set", "n_users=[3, 4]", "--distance", "0.3"], "n_users must be an integer"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
@@ -75,7 +83,7 @@ def test_an_unknown_option_or_value_is_refused_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["quickstart", "sweep", "figure", "fit"])
+@pytest.mark.parametrize("command", ["quickstart", "sweep", "figure", "fit", "describe", "plan"])
 def test_every_command_explains_itself_with_an_example(command: str, tmp_path: Path) -> None:
     done = _run(command, "--help", cwd=tmp_path)
     assert done.returncode == 0

@@ -31,8 +31,20 @@ class RealRun:
 
 
 def open_data(data: str, *, link: str = "logistic") -> PairTable:
-    """A shipped data set by name, or a user's file by path."""
-    return load_shipped(data) if data in shipped_datasets() else load_table(data, link=link)
+    """A shipped data set by name, or a user's file by path.
+
+    Raises:
+        InputError: a name that is neither, another link than a shipped data set has, or a file that
+            cannot be read.
+    """
+    path, known = Path(data), shipped_datasets()
+    if data not in known and (path.suffix or path.exists()):
+        return load_table(data, link=link)
+    table = load_shipped(checks.choice("data set", data, known, remedy="or give a file's path"))
+    checks.require(
+        link == table.link, f"{data} holds preferences, so its link is {table.link}, not {link}"
+    )
+    return table
 
 
 def evaluate_data(

@@ -1,0 +1,265 @@
+"""Repeats, agreement and position bias equal slow counts; the tests on them keep their level."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from simrlhf.core.statistics import clopper_pearson
+from simrlhf.data import PairTable, quality
+from simrlhf.data.quality import Questions
+
+N_USERS, N_ITEMS = 5, 6
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def random_table(rng, *, n_rows=300, differences=False):
+    """Few items, so that pairs come back in both orders, with ties and items beside themselves."""
+    pairs = rng.integers(0, N_ITEMS, (n_rows, 2))
+    items = rng.normal(size=(N_ITEMS, 3, 1))
+    content = {"items": items, "pairs": pairs}
+    if differences:
+        content = {"differences": items[pairs[:, 0]] - items[pairs[:, 1]]}
+    table = PairTable(
+        user_ids=rng.integers(0, N_USERS, n_rows),
+        choice=rng.choice([0.0, 0.2, 0.5, 1.0], n_rows),
+        **content,
+    )
+    return table, pairs, np.sign(table.choice - 0.5).astype(int)
+
+
+def winners(pairs, side):
+    """The item that each row prefers, `None` for a tie."""
+    return [
+        None if s == 0 else int(p[0] if s > 0 else p[1]) for p, s in zip(pairs, side, strict=True)
+    ]
+
+
+# ---------------------------------------------------------------- questions
+
+
+def test_a_pair_has_one_number_in_both_orders_and_differences_know_it_by_their_sign(rng):
+    table, pairs, _ = random_table(rng)
+    asked = quality.questions(table)
+    for i, j in combinations(range(40), 2):
+        same = set(pairs[i]) == set(pairs[j]) and pairs[i][0] != pairs[i][1]
+        assert same == (asked.pair[i] == asked.pair[j] >= 0)
+        if same:
+            assert (asked.swapped[i] == asked.swapped[j]) == (pairs[i][0] == pairs[j][0])
+    np.testing.assert_array_equal(asked.pair < 0, pairs[:, 0] == pairs[:, 1])
+    unnamed = quality.questions(random_table(np.random.default_rng(0), differences=True)[0])
+    number = dict(zip(unnamed.pair.tolist(), asked.pair.tolist(), strict=True))
+    np.testing.assert_array_equal([number[p] for p in unnamed.pair.tolist()], asked.pair)
+    assert len(set(number.values())) == len(number)
+
+
+def test_equal_differences_under_two_pair_ids_are_two_pairs():
+    x = np.array([[1.0, -0.0], [-1.0, 0.0], [1.0, 0.0]])[:, :, None]
+    table = PairTable(user_ids=np.zeros(3), choice=np.ones(3), differences=x)
+    asked = quality.questions(table)
+    np.testing.assert_array_equal(asked.pair, [0, 0, 0])
+    np.testing.assert_array_equal(asked.swapped, [False, True, False])
+    named = PairTable(
+        user_ids=np.zeros(3), choice=np.ones(3), differences=x, pair_ids=np.array(["p", "p", "q"])
+    )
+    pair = quality.questions(named).pair
+    assert pair[0] == pair[1] != pair[2]
+
+
+# ---------------------------------------------------------------- repeats and agreement
+
+
+@pytest.mark.parametrize("differences", [False, True])
+def test_repeats_are_counted_as_by_hand(rng, differences):
+    table, pairs, side = random_table(rng, differences=differences)
+    found = quality.find_repeats(table.user_ids, quality.questions(table), side, n_users=N_USERS)
+    won = winners(pairs, side)
+    couples, agreeing = np.zeros((N_USERS, 2), int), np.zeros((N_USERS, 2), int)
+    seen, again = set(), np.zeros(N_USERS, int)
+    for i, user in enumerate(table.user_ids.tolist()):
+        key = (user, *sorted(pairs[i].tolist()))
+        if pairs[i][0] != pairs[i][1]:
+            again[user] += key in seen
+            seen.add(key)
+        for j in range(i):
+            other = (int(table.user_ids[j]), *sorted(pairs[j].tolist()))
+            if other != key or pairs[i][0] == pairs[i][1]:
+                continue
+            if won[i] is not None and won[j] is not None:
+                order = int(pairs[i][0] != pairs[j][0])
+                couples[user, order] += 1
+                agreeing[user, order] += won[i] == won[j]
+    assert couples.min() > 0
+    np.testing.assert_array_equal(found.rows, again)
+    np.testing.assert_array_equal(found.couples, couples)
+    np.testing.assert_array_equal(found.agreeing, agreeing)
+    # control: reading a swapped answer by its side, not by its item, gives other numbers
+    blind = Questions(quality.questions(table).pair, np.zeros(len(side), bool))
+    other = quality.find_repeats(table.user_ids, blind, side, n_users=N_USERS)
+    assert (other.agreeing.sum(axis=1) != agreeing.sum(axis=1)).any()
+
+
+def test_copies_are_rows_equal_in_user_pair_order_and_choice(rng):
+    table, pairs, _ = random_table(rng)
+    rows = [
+        (u, *p.tolist(), c)
+        for u, p, c in zip(table.user_ids, pairs, table.choice, strict=True)
+        if p[0] != p[1]
+    ]
+    found = quality.count_copies(table.user_ids, quality.questions(table), table.choice)
+    assert found == len(rows) - len(set(rows)) > 0
+    # control: answers of 0 and .2 are on one side but no copies
+    sides = [(*row[:3], row[3] > 0.5) for row in rows]
+    assert found < len(sides) - len(set(sides))
+
+
+def test_agreement_is_counted_as_by_hand(rng):
+    table, pairs, side = random_table(rng, n_rows=60)
+    found = quality.find_agreement(table.user_ids, quality.questions(table), side, n_users=N_USERS)
+    # the majority of each user on each pair: sum of +1 for the lower item, -1 for the higher
+    votes: dict = {}
+    for user, (a, b), s in zip(table.user_ids.tolist(), pairs.tolist(), side.tolist(), strict=True):
+        if a != b:
+            key = (min(a, b), max(a, b)), user
+            votes[key] = votes.get(key, 0) + (s if a < b else -s)
+    couples, agreeing, shared = np.zeros(N_USERS, int), np.zeros(N_USERS, int), set()
+    for ((p, u), vote), ((q, v), other) in combinations(votes.items(), 2):
+        if p == q and u != v and vote and other:
+            shared.add(p)
+            couples[[u, v]] += 1
+            agreeing[[u, v]] += vote * other > 0
+    np.testing.assert_array_equal(found.couples, couples)
+    np.testing.assert_array_equal(found.agreeing, agreeing)
+    assert found.n_pairs == len(shared)
+    assert 0 < agreeing.sum() < couples.sum()
+
+
+def test_agreement_and_alpha_do_not_depend_on_which_item_is_called_the_first(rng):
+    table, pairs, side = random_table(rng)
+    flip = rng.random(len(side)) < 0.5
+    names = rng.permutation(N_ITEMS)
+    other = PairTable(
+        user_ids=table.user_ids,
+        choice=table.choice,
+        items=table.items,
+        pairs=names[np.where(flip[:, None], pairs[:, ::-1], pairs)],
+    )
+    one, turned = (
+        quality.find_agreement(t.user_ids, quality.questions(t), s, n_users=N_USERS)
+        for t, s in ((table, side), (other, np.where(flip, -side, side)))
+    )
+    np.testing.assert_array_equal(one.agreeing, turned.agreeing)
+    assert one.alpha == pytest.approx(turned.alpha)
+
+
+def test_alpha_is_zero_for_coin_flips_and_one_for_users_who_agree(rng):
+    user, pair = np.repeat(np.arange(4), 2000), np.tile(np.arange(2000), 4)
+    asked = Questions(pair, np.zeros(8000, bool))
+    flips = rng.choice([-1, 1], 8000)
+    # standard error of 2000 pairs with 4 answers each: .013
+    assert abs(quality.find_agreement(user, asked, flips, n_users=4).alpha) < 0.05
+    alike = rng.choice([-1, 1], 2000)[pair]
+    assert quality.find_agreement(user, asked, alike, n_users=4).alpha == 1.0
+
+
+def units(*coders):
+    """Counts of each value for each unit, from the coders' strings ('.' where one is silent)."""
+    values = sorted(set("".join(coders)) - {"."})
+    return np.array([[column.count(v) for v in values] for column in zip(*coders, strict=True)])
+
+
+def test_alpha_is_that_of_krippendorffs_examples():
+    # K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), examples A and C
+    two = units("0100000010", "1110010000")
+    assert quality.krippendorff_alpha(two) == pytest.approx(0.095, abs=5e-4)
+    four = units("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
+    assert quality.krippendorff_alpha(four) == pytest.approx(0.743, abs=5e-4)
+    # rival: chance from values drawn with replacement (Scott's pi): 6 of 10 agree, 14 zeros of 20
+    assert abs(1 - 0.4 / (2 * 0.7 * 0.3) - 0.095) > 0.02
+    assert quality.krippendorff_alpha(np.array([[1, 0], [0, 1]])) is None
+    assert quality.krippendorff_alpha(np.array([[2, 0], [3, 0]])) is None
+
+
+# ---------------------------------------------------------------- position
+
+
+def test_shares_of_the_first_are_counted_as_by_hand(rng):
+    table, pairs, side = random_table(rng)
+    found = quality.find_position(table.user_ids, quality.questions(table), side, n_users=N_USERS)
+    for user in range(N_USERS):
+        mine = side[(table.user_ids == user) & (side != 0)]
+        assert (found.answers[user], found.first[user]) == (mine.size, (mine > 0).sum())
+        expected = stats.binomtest(int((mine > 0).sum()), mine.size).pvalue
+        assert found.p_values[user] == pytest.approx(expected)
+    shares = []
+    for a, b in combinations(range(N_ITEMS), 2):
+        orders = [side[(pairs == order).all(axis=1) & (side != 0)] for order in ((a, b), (b, a))]
+        if all(len(answers) for answers in orders):
+            shares.append(np.mean([(answers > 0).mean() for answers in orders]))
+    assert found.n_both == len(shares)
+    assert found.both.estimate == pytest.approx(np.mean(shares))
+
+
+def test_adjusted_p_values_are_those_of_benjamini_and_hochberg(rng):
+    user = np.repeat(np.arange(4), 30)
+    side = np.where(rng.random(120) < np.array([0.5, 0.6, 0.7, 0.9])[user], 1, -1)
+    found = quality.find_position(user, Questions(np.arange(120), side > 2), side, n_users=5)
+    p = np.sort(found.p_values[:4])
+    by_hand = np.minimum.accumulate((p * 4 / np.arange(1, 5))[::-1])[::-1]
+    np.testing.assert_allclose(np.sort(found.adjusted[:4]), np.minimum(by_hand, 1))
+    assert found.p_values[4] == found.adjusted[4] == 1  # no answers
+
+
+def shown(rng, *, n_pairs, bias, swap):
+    """Pairs of unequal items, each answered by ten users, in an order of the pair or of the row."""
+    better = np.repeat(rng.normal(scale=3.0, size=n_pairs), 10)  # log-odds of the lower item
+    pair = np.repeat(np.arange(n_pairs), 10)
+    swapped = {
+        "pair": np.repeat(rng.random(n_pairs) < 0.5, 10), "row": rng.random(pair.size) < 0.5,
+        "never": np.zeros(pair.size, bool),
+    }[swap]  # fmt: skip
+    z = np.where(swapped, -better, better) + bias
+    side = np.where(rng.random(pair.size) < 1 / (1 + np.exp(-z)), 1, -1)
+    return Questions(pair, swapped), side
+
+
+def test_the_test_of_position_keeps_its_level_where_users_answer_the_same_pairs(rng):
+    n_sets, rejected, naive = 400, 0, 0
+    for _ in range(n_sets):
+        asked, side = shown(rng, n_pairs=40, bias=0.0, swap="pair")
+        found = quality.find_position(np.zeros(400, int), asked, side, n_users=1)
+        rejected += found.p_value < 0.05
+        naive += found.p_values[0] < 0.05
+    assert clopper_pearson(rejected, n_sets, confidence=0.999).low < 0.05
+    assert clopper_pearson(rejected, n_sets, confidence=0.999).high > 0.05
+    # rival: every answer on its own, as if ten answers to one pair were ten pairs
+    assert clopper_pearson(naive, n_sets, confidence=0.999).low > 0.2
+
+
+def test_both_orders_tell_bias_from_better_items(rng):
+    user = np.zeros(4000, int)
+    asked, side = shown(rng, n_pairs=400, bias=0.7, swap="row")
+    biased = quality.find_position(user, asked, side, n_users=1)
+    assert biased.both.low > 0.5
+    asked, side = shown(rng, n_pairs=400, bias=0.0, swap="row")
+    fair = quality.find_position(user, asked, side, n_users=1)
+    assert fair.both.low < 0.5 < fair.both.high
+    # rival: the better item first in every row, and no bias, moves the share of all answers alone
+    side = np.where(asked.swapped, -side, side)
+    leading = np.repeat(np.where(side.reshape(-1, 10).sum(axis=1) < 0, -1, 1), 10)
+    ordered = Questions(asked.pair, leading < 0)
+    sorted_ = quality.find_position(user, ordered, side * leading, n_users=1)
+    assert sorted_.share.low > 0.7
+    assert (sorted_.n_both, sorted_.both) == (0, None)
+
+
+def test_ties_alone_have_no_position():
+    asked = Questions(np.zeros(3, int), np.zeros(3, bool))
+    assert quality.find_position(np.zeros(3, int), asked, np.zeros(3, int), n_users=1) is None
+    nothing = quality.find_agreement(np.arange(3), asked, np.zeros(3, int), n_users=3)
+    assert (nothing.n_pairs, nothing.alpha) == (0, None)
