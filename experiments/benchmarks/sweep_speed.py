@@ -1,11 +1,12 @@
 """What a sweep costs beside its fits, how it scales over workers, and how fast rows are read.
 
-    python experiments/benchmarks/sweep_speed.py            # everything, about five minutes
-    python experiments/benchmarks/sweep_speed.py overhead   # one part: overhead, workers, reading
+    python experiments/benchmarks/sweep_speed.py            # overhead, workers, reading, planning
+    python experiments/benchmarks/sweep_speed.py reading    # or one part of it
 
 Overhead: a sweep of 2,000 cells in one process, with compiled kernels at hand; all wall-clock time
 that is not inside a call of `fit`. Workers: the same kind of sweep on one and on two Dask workers,
 each tied to a core, without the start of the cluster. Reading: 5,000 rows in 1,000 files.
+Planning: which of a million cells are missing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ROUNDS = 3
 
 
 def main() -> None:
-    parts = {"overhead": overhead, "workers": workers, "reading": reading}
+    parts = {"overhead": overhead, "workers": workers, "reading": reading, "planning": planning}
     numerics.configure()
     for name in sys.argv[1:] or parts:
         parts[name]()
@@ -104,6 +105,16 @@ def reading() -> None:
             f"reading: {len(rows)} rows of {rows.shape[1]} columns from {files} files in "
             f"{np.median(taken):.2f} s (median of 5, files in the page cache)"
         )
+
+
+def planning() -> None:
+    """What a sweep of a million cells does before its first fit, with half of them stored."""
+    spec = _study(INSTANCES["N=16, n<=400, d1=20, k=3"], repetitions=50_000)
+    half = sorted(runner.study_keys(spec))[::2]
+    started = time.perf_counter()
+    plan = runner.plan_study(spec, half)
+    seconds = time.perf_counter() - started
+    print(f"planning: {spec.n_cells:,} cells, {plan.n_missing:,} missing, in {seconds:.1f} s")
 
 
 def _study(overrides: tuple[str, ...], **more: int) -> StudySpec:

@@ -63,7 +63,7 @@ def plan_study(spec: StudySpec, stored: Iterable[str]) -> Plan:
     for task in _tasks(spec):
         missing = []
         for draw in task.draws:
-            keys |= draw.cells.keys()
+            keys.update(draw.cells)  # `|=` with a view of keys would copy the whole set
             wanted = {key: cell for key, cell in draw.cells.items() if key not in stored}
             if wanted:
                 missing.append(Draw(draw.repetition, wanted))

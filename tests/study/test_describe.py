@@ -284,7 +284,7 @@ def test_settings_out_of_range_are_refused(rng, tmp_path, settings, message):
 
 
 def test_data_that_cannot_be_read_are_refused(tmp_path):
-    with pytest.raises(InputError, match="did you mean .ukpconvarg1"):
+    with pytest.raises(InputError, match=r"did you mean .ukpconvarg1"):
         run_describe("ukpconvarg2")
     (tmp_path / "own.csv").write_text("user_id,choice,x0\na,1,q\n")
     with pytest.raises(InputError, match="line 2, field 'x0': 'q' is not a number"):
