@@ -6,7 +6,8 @@ asks for a rival, a wrong formula that the same procedure must reject on the sam
 nearest mistake, for a rival that nobody would believe proves little. A judge returns a `Judgement`
 when the claim holds and the rival is rejected. It raises `ClaimRejected` or `ControlAccepted`
 otherwise, both `AssertionError` with the judgement inside, and `InputError` when the evidence is
-unfit, before anything is judged.
+unfit, before anything is judged. Entries are matched by position; tables with different indices
+are refused.
 
 State your own bound, and hold it against a study's rows::
 

@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 
 def values(name: str, given: ArrayLike) -> np.ndarray:
     """Return `given` as a float64 array, neither empty nor with NaN or infinity."""
-    array = checks.numbers(name, given)
+    array = _numbers(name, given)
     checks.require(array.size > 0, f"{name} is empty; there is nothing to judge")
     checks.finite(name, array)
     return array
@@ -30,12 +30,36 @@ def values(name: str, given: ArrayLike) -> np.ndarray:
 def alongside(name: str, given: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """Return `given` as a float64 array of this shape; one number stands for all entries.
 
-    Nothing else is broadcast, and tables are matched by position, not by their index.
+    Nothing else is broadcast; see `require_aligned` for tables.
     """
-    array = checks.numbers(name, given)
+    array = _numbers(name, given)
     if array.ndim:
         checks.shape(name, array, shape, remedy="give one entry for each measured one, or a number")
     return np.broadcast_to(array, shape)
+
+
+def _numbers(name: str, given: ArrayLike) -> np.ndarray:
+    checks.require(
+        not np.ma.isMaskedArray(given),
+        f"{name} is a masked array, and its mask would be lost; hand over the values that count",
+    )
+    return checks.numbers(name, given)
+
+
+def require_aligned(**given: object) -> None:
+    """Refuse tables with different indices: entries are matched by position alone.
+
+    Args:
+        given: what a judge received, by name; what has no index is left out.
+    """
+    indexed = {name: part for name, part in given.items() if hasattr(part, "iloc")}
+    first = next(iter(indexed), None)
+    for name, part in indexed.items():
+        checks.require(
+            part.index.equals(indexed[first].index),  # type: ignore[attr-defined, index]
+            f"{first} and {name} have different indices, and entries are matched by position; "
+            "align them, or hand over arrays",
+        )
 
 
 def rival_given(rival: T | None) -> T:

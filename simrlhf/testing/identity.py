@@ -42,15 +42,19 @@ def assert_identity(
 
     Raises:
         ClaimRejected, ControlAccepted: as said above.
-        InputError: other shapes, NaN or infinity, nothing to compare, a rival that equals the
-            claim, or a claim of zeros without `scale`.
+        InputError: other shapes or indices, NaN or infinity, nothing to compare, numbers of a type
+            too coarse for the tolerance, a rival that equals the claim, or a claim of zeros without
+            `scale`.
     """
     __tracebackhide__ = True
     rival = evidence.rival_given(rival)
+    evidence.require_aligned(measured=measured, claimed=claimed, rival=rival)
     found = evidence.values("measured", measured)
     claim = evidence.values("claimed", evidence.alongside("claimed", claimed, found.shape))
     wrong = evidence.values("rival", evidence.alongside("rival", rival, found.shape))
     tolerance = checks.real("tolerance", tolerance, above=0.0)
+    for name, given in (("measured", measured), ("claimed", claimed)):
+        _require_digits(name, given, tolerance)
     size = _scale(claim, scale)
     checks.require(
         _difference(wrong, claim, size) > tolerance,
@@ -75,6 +79,17 @@ def assert_identity(
         ),
         rival_rejected=rival_off >= _MARGIN * tolerance,
         evidence={"entries": found.size, "scale": size},
+    )
+
+
+def _require_digits(name: str, given: ArrayLike, tolerance: float) -> None:
+    """Refuse numbers of a type that cannot meet the tolerance: they would reject any claim."""
+    kind = np.asarray(given).dtype
+    rounding = np.finfo(kind).eps if kind.kind == "f" else 0.0
+    checks.require(
+        rounding <= tolerance,
+        f"{name} is {kind}, whose rounding {rounding:.2g} exceeds the tolerance {tolerance:g}; "
+        "compute in float64, or give a tolerance",
     )
 
 

@@ -61,14 +61,18 @@ def never_violated(
 
     Raises:
         ClaimRejected, ControlAccepted: as said above.
-        InputError: other shapes, NaN, a negative bound, no informative row, a measured value above
-            its ceiling, too few rows for `delta`, or a rival that is nowhere below the bound.
+        InputError: other shapes or indices, NaN, a negative bound, no informative row, a measured
+            value above its ceiling, too few rows for `delta`, or a rival that is nowhere below the
+            bound.
     """
     __tracebackhide__ = True
     rival = evidence.rival_given(rival)
     rule = _rule(slack, delta, confidence)
+    evidence.require_aligned(measured=measured, bound=bound, ceiling=ceiling)
+    of_rival = (measured, bound) if tight is None else _pair(tight)
+    evidence.require_aligned(measured=of_rival[0], bound=of_rival[1], rival=rival)
     rows = _informative("", measured, bound, ceiling)
-    edge = rows if tight is None else _informative("tight ", *_pair(tight), None)
+    edge = rows if tight is None else _informative("tight ", *of_rival, None)
     wrong = _bound("rival", rival, edge.mask.shape)[edge.mask]
     checks.require(
         bool((wrong < edge.bound).any()),

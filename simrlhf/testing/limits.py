@@ -11,6 +11,9 @@ from simrlhf.core import checks, statistics
 from simrlhf.testing import evidence, nesting
 from simrlhf.testing.judgement import Judgement, conclude
 
+# what skewness leaves of the 99 % Student interval: it holds the mean of exponential repetitions in
+# 96 % at 20 and 98 % at 40 of them, of chi-square ones with one degree of freedom in 94 and 96 %
+_FEWEST_REPETITIONS = 20
 # its squares still have room in float64
 _LARGEST_RATIO = 1e100
 
@@ -41,6 +44,9 @@ def limit(
     narrower than the gap: how far from 1 the procedure would see the ratio if the rival were true.
     A wider interval would exclude the rival by luck of the draw only.
 
+    Repetitions of a skewed law need numbers: a true limit of exponential ones is accepted in 96 %
+    at 20 repetitions, of the squares of a single normal in 94 % at 20 and 96 % at 40.
+
     Args:
         measured: values whose mean has the limit (a squared distance, not its root), any shape.
         limit: the claimed limit, for each value or one number; not zero.
@@ -59,13 +65,17 @@ def limit(
 
     Raises:
         ClaimRejected, ControlAccepted: as said above.
-        InputError: other shapes, NaN or infinity, a limit of zero, a rival equal to the limit,
-            fewer than 5 repetitions, or a repetition with a single `x` where there are several.
+        InputError: other shapes or indices, NaN or infinity, a limit of zero, a rival equal to the
+            limit, fewer than 20 repetitions, or a repetition with a single `x` where there are
+            several.
     """
     __tracebackhide__ = True
     rival = evidence.rival_given(rival)
     level = evidence.level(confidence)
     nesting.require_owner(curve, repetition)
+    evidence.require_aligned(
+        measured=measured, limit=limit, rival=rival, x=x, repetition=repetition, curve=curve
+    )
     points = _points(measured, limit, rival, (x, repetition, curve), from_x)
     ratio = _ratio("measured / limit", points.measured, points.limit)
     wrong = _ratio("measured / rival", points.measured, points.rival)
@@ -166,7 +176,7 @@ def _limit(name: str, given: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _require_enough(kept: _Points) -> None:
-    nesting.require_repetitions(np.unique(kept.repetition).size)
+    nesting.require_repetitions(np.unique(kept.repetition).size, fewest=_FEWEST_REPETITIONS)
     checks.require(
         not kept.approaches or nesting.fewest_distinct(_inverse(kept.x), kept.line) > 1,
         "a curve of a repetition has values at a single x only, so its approach cannot be seen; "

@@ -7,10 +7,6 @@ from numpy.typing import ArrayLike
 
 from simrlhf.core import checks
 
-# what skewness leaves of the 99 % Student interval: with exponential repetitions it holds the mean
-# in 95 % at 5 of them and in 98 % at 40
-_FEWEST_REPETITIONS = 5
-
 
 def groups(name: str, given: ArrayLike | None, size: int) -> np.ndarray:
     """Return labels as integers from 0; without labels everything is one group."""
@@ -58,11 +54,11 @@ def fewest_distinct(u: np.ndarray, group: np.ndarray) -> int:
     return int(np.unique(pairs[0], return_counts=True)[1].min())
 
 
-def require_repetitions(number: int) -> None:
+def require_repetitions(number: int, *, fewest: int) -> None:
     """Refuse fewer repetitions than a Student interval of their mean is worth."""
     checks.require(
-        number >= _FEWEST_REPETITIONS,
-        f"{number} repetitions say too little of a mean; at least {_FEWEST_REPETITIONS} are needed",
+        number >= fewest,
+        f"{number} repetitions say too little of a mean; at least {fewest} are needed",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.ndimage
 from numpy.typing import ArrayLike
 
 from simrlhf.core import checks, statistics
@@ -12,6 +13,8 @@ from simrlhf.core.statistics import Interval
 from simrlhf.testing import evidence, nesting
 from simrlhf.testing.judgement import Judgement, conclude
 
+# slopes are nearly normal, and the 99 % interval of five covers more than 95 % still
+_FEWEST_REPETITIONS = 5
 # two degrees of freedom of a regression; at one, Student's quantile is 64
 _FEWEST_POINTS = 4
 
@@ -51,7 +54,7 @@ def rate(
         from_x: points below are before the asymptotic regime; a number, or one for each point
             (it may depend on anything but `y`).
         floor: noise floor; a level of `x` (of a curve) is dropped if the median of its `y` is not
-            above it.
+            above it (where a level has one `y` only, by that `y`).
         repetition: label of each point's repetition.
         curve: label of each point's curve within its repetition, such as its N.
 
@@ -61,9 +64,9 @@ def rate(
 
     Raises:
         ClaimRejected, ControlAccepted: as said above.
-        InputError: other shapes, NaN, values that are not positive, equal exponents, curves
-            without repetitions, or fewer than 3 distinct `x` in a curve, 5 repetitions or, without
-            repetitions, 4 points.
+        InputError: other shapes or indices, NaN, values that are not positive, equal exponents,
+            curves without repetitions, or fewer than 3 distinct `x` in a curve, 5 repetitions or,
+            without repetitions, 4 points.
     """
     __tracebackhide__ = True
     rival = evidence.rival_given(rival)
@@ -74,6 +77,7 @@ def rate(
     )
     level = evidence.level(confidence)
     nesting.require_owner(curve, repetition)
+    evidence.require_aligned(x=x, y=y, from_x=from_x, repetition=repetition, curve=curve)
     points = _points(x, y, repetition, curve)
     kept = points.only(_in_regime(points, from_x, floor))
     repetitions = _require_enough(kept, nested=repetition is not None)
@@ -151,7 +155,7 @@ def _in_regime(points: _Points, from_x: ArrayLike | None, floor: float | None) -
     if floor is not None:
         lowest = checks.real("floor", floor, low=0.0)
         level = points.levels()
-        medians = [np.median(points.y[level == number]) for number in range(level.max() + 1)]
+        medians = scipy.ndimage.median(points.y, labels=level, index=np.arange(level.max() + 1))
         mask &= np.asarray(medians)[level] > lowest
     checks.require(
         bool(mask.any()), "no point is in the regime that from_x and floor leave; go to larger x"
@@ -174,7 +178,7 @@ def _require_enough(kept: _Points, *, nested: bool) -> int:
     )
     repetitions = np.unique(kept.repetition).size
     if nested:
-        nesting.require_repetitions(repetitions)
+        nesting.require_repetitions(repetitions, fewest=_FEWEST_REPETITIONS)
     else:
         checks.require(
             kept.x.size >= _FEWEST_POINTS,

@@ -181,6 +181,16 @@ def test_a_limit_at_one_size_is_told_from_twice_itself_by_60_skewed_repetitions(
     assert_powerful(judge)
 
 
+def test_a_limit_is_told_from_three_times_itself_by_the_fewest_repetitions(
+    rng,
+):
+    def judge(true: bool) -> Judgement:
+        limit, rival = (1.0, 3.0) if true else (3.0, 1.0)
+        return testing.limit(rng.chisquare(4, size=20) / 4, limit, rival=rival)
+
+    assert_powerful(judge)
+
+
 # --- the procedures, and what goes wrong without them --------------------------------------------
 
 
@@ -241,6 +251,13 @@ def test_an_exact_power_law_is_accepted_though_its_interval_is_rounding():
     assert flat.measured.estimate == 0.0
 
 
+def test_exact_evidence_rejects_a_claim_that_is_off_by_a_part_in_a_million():
+    with pytest.raises(ClaimRejected):
+        testing.rate(SIZES, 7.0 * SIZES**-0.5, exponent=-0.500001, rival=-0.6)
+    with pytest.raises(ClaimRejected):
+        testing.limit(np.full(20, 1.000001), 1.0, rival=2.0)
+
+
 def test_each_curve_has_its_own_level_and_its_own_noise_floor():
     low = pd.DataFrame({"n": SIZES, "y": SIZES**-0.5, "curve": "low"})
     high = pd.DataFrame({"n": SIZES[2:], "y": 100.0 * SIZES[2:] ** -0.5, "curve": "high"})
@@ -259,7 +276,7 @@ def test_an_interval_wider_than_the_gap_has_no_power_though_it_excludes_the_riva
     low, high = judge_rate(rows, -0.5, -5.0).measured[1:]
     with pytest.raises(ControlAccepted, match=r"the interval is .* wide"):
         judge_rate(rows, high - 1e-3, low - 1e-4)
-    ratios = rng.chisquare(8, size=12)
+    ratios = rng.chisquare(8, size=24)
     low, high = testing.limit(ratios, 8.0, rival=80.0).measured[1:]
     with pytest.raises(ControlAccepted, match="wide against a gap") as caught:
         testing.limit(ratios, 8.0 * high - 1e-3, rival=8.0 * low - 1e-4)
@@ -267,7 +284,7 @@ def test_an_interval_wider_than_the_gap_has_no_power_though_it_excludes_the_riva
 
 
 def test_the_ratio_at_infinite_size_is_numpys_intercept_for_each_repetition(rng):
-    rows = nested_squares(rng, 8, c=30.0).sample(frac=1.0, random_state=1)
+    rows = nested_squares(rng, 24, c=30.0).sample(frac=1.0, random_state=1)
     found = judge_limit(rows, 14.4, 200.0, confidence=0.95)
     intercepts = [
         np.polyfit(1 / r["n"], r["y"] / 14.4, 1)[1] for _, r in rows.groupby("repetition")
@@ -276,7 +293,7 @@ def test_the_ratio_at_infinite_size_is_numpys_intercept_for_each_repetition(rng)
     np.testing.assert_allclose(found.measured[1:], known, rtol=1e-10)
     assert found.evidence["standard_error"] == pytest.approx(scipy.stats.sem(intercepts), rel=1e-10)
     late = judge_limit(rows, 14.4, 200.0, from_x=400)
-    assert (late.evidence["values"], late.evidence["kept"]) == (48, 32)
+    assert (late.evidence["values"], late.evidence["kept"]) == (144, 96)
     at_end = rows.query("n == 3200")["y"].mean() / 14.4
     assert found.evidence["ratio_at_largest"] == pytest.approx(at_end, rel=1e-12)
 
@@ -294,7 +311,7 @@ def test_the_approach_is_extrapolated_where_the_largest_size_alone_rejects_the_t
 
 
 def test_each_curve_has_its_own_approach_to_the_limit():
-    sizes, repetitions = np.array([100.0, 200.0, 400.0, 800.0]), np.arange(6)
+    sizes, repetitions = np.array([100.0, 200.0, 400.0, 800.0]), np.arange(20)
     frames = [
         pd.DataFrame({"x": some, "y": 2.0 * (1.0 + c / some), "curve": c, "repetition": repetition})
         for repetition in repetitions
@@ -320,16 +337,14 @@ def test_a_factor_left_out_is_a_rival_that_differs_from_row_to_row(rng):
 
 
 def test_values_of_one_repetition_count_once(rng):
-    # ten users of a repetition share its fortune: 80 values, 8 repetitions
-    values = np.repeat(rng.chisquare(8, size=8), 10) * rng.uniform(0.9, 1.1, size=80)
-    labels = np.repeat(np.arange(8), 10)
-    found = testing.limit(values, 8.0, rival=30.0, repetition=labels, confidence=0.95)
-    means = values.reshape(8, 10).mean(axis=1) / 8.0
+    # ten users of a repetition share its fortune: 200 values, 20 repetitions
+    values = np.repeat(rng.chisquare(8, size=20), 10) * rng.uniform(0.9, 1.1, size=200)
+    limit, labels = values.mean(), np.repeat(np.arange(20), 10)
+    found = testing.limit(values, limit, rival=30.0, repetition=labels, confidence=0.95)
+    means = values.reshape(20, 10).mean(axis=1) / limit
     known = scipy.stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
     np.testing.assert_allclose(found.measured[1:], known, rtol=1e-10)
-    with pytest.raises(ClaimRejected) as caught:  # taken for independent they reject the truth
-        testing.limit(values, 8.0, rival=30.0, confidence=0.95)
-    apart = caught.value.judgement.measured
+    apart = testing.limit(values, limit, rival=30.0, confidence=0.95).measured
     assert known.high - known.low > 2.0 * (apart.high - apart.low)
 
 

@@ -30,6 +30,7 @@ def rng() -> np.random.Generator:
 # --- failures ------------------------------------------------------------------------------------
 
 EDGE = np.linspace(0.5, 1.0, 9)
+EDGES = np.tile(EDGE, 3)
 # judgement, how it ends, and whether the rival is rejected (it is right where it is not)
 FAILURES = {
     "identity, claim": (
@@ -73,12 +74,12 @@ FAILURES = {
         False,
     ),
     "limit, claim": (
-        lambda: testing.limit(EDGE, 0.5, rival=0.75, statement="L1"),
+        lambda: testing.limit(EDGES, 0.5, rival=0.75, statement="L1"),
         ClaimRejected,
         False,
     ),
     "limit, control": (
-        lambda: testing.limit(EDGE, 0.75, rival=0.8, statement="L1"),
+        lambda: testing.limit(EDGES, 0.75, rival=0.8, statement="L1"),
         ControlAccepted,
         False,
     ),
@@ -143,7 +144,7 @@ IDENTITY = (testing.assert_identity, (EDGE, EDGE), {"rival": 2 * EDGE})
 INEQUALITY = (testing.never_violated, (EDGE, EDGE), {"rival": 0.9 * EDGE})
 CHANCE = (testing.never_violated, (EDGE, EDGE), {"rival": 0.9 * EDGE, "delta": 0.05})
 RATE = (testing.rate, (SIZES, SIZES**-0.5), {"exponent": -0.5, "rival": -1.0})
-LIMIT = (testing.limit, (EDGE, 0.75), {"rival": 1.5})
+LIMIT = (testing.limit, (EDGES, 0.75), {"rival": 1.5})
 FIVE = np.repeat(np.arange(5), 6)
 NESTED = (
     testing.rate,
@@ -152,8 +153,8 @@ NESTED = (
 )
 APPROACH = (
     testing.limit,
-    (np.ones(30), 1.0),
-    {"rival": 2.0, "x": np.tile(SIZES, 5), "repetition": FIVE},
+    (np.ones(60), 1.0),
+    {"rival": 2.0, "x": np.tile(SIZES[:3], 20), "repetition": np.repeat(np.arange(20), 3)},
 )
 HOLE = np.where(EDGE > 0.9, np.nan, EDGE)
 MISUSE = [
@@ -202,17 +203,17 @@ MISUSE = [
     (NESTED, {"repetition": FIVE % 4}, "4 repetitions say too little of a mean; at least 5"),
     (NESTED, {"repetition": FIVE[:7]}, r"repetition has shape \(7,\), expected \(30\)"),
     (NESTED, {"repetition": HOLE}, "repetition holds 2 values that are not finite"),
-    (LIMIT, {0: HOLE}, "measured holds 2 values that are not finite"),
-    (LIMIT, {0: EDGE[:4]}, "4 repetitions say too little of a mean; at least 5"),
+    (LIMIT, {0: np.tile(HOLE, 3)}, "measured holds 6 values that are not finite"),
+    (LIMIT, {0: EDGE}, "9 repetitions say too little of a mean; at least 20"),
     (LIMIT, {1: 0.0}, "limit is zero"),
     (LIMIT, {"rival": 0.75}, "rival limit equals the claimed one"),
     (LIMIT, {1: 1e-200}, "measured / limit reaches 1e\\+200"),
     (LIMIT, {"from_x": 3.0}, "from_x= needs x="),
-    (LIMIT, {"x": EDGE}, "several x need repetition="),
-    (LIMIT, {"curve": EDGE}, "give repetition= as well"),
-    (APPROACH, {"x": -np.tile(SIZES, 5)}, "x holds values that are not positive"),
+    (LIMIT, {"x": EDGES}, "several x need repetition="),
+    (LIMIT, {"curve": EDGES}, "give repetition= as well"),
+    (APPROACH, {"x": -np.ones(60)}, "x holds values that are not positive"),
     (APPROACH, {"from_x": 1e9}, "no value has x >= from_x"),
-    (APPROACH, {"x": np.repeat(SIZES[:5], 6)}, "at a single x only"),
+    (APPROACH, {"x": np.repeat(np.arange(1, 21), 3)}, "at a single x only"),
 ]
 
 
@@ -239,26 +240,31 @@ WILD = st.one_of(
 )
 ROWS = st.one_of(
     *(
-        arrays.arrays(float, 30, elements=elements)
+        arrays.arrays(float, 60, elements=elements)
         for elements in (WILD, st.floats(0.1, 10.0), st.sampled_from([1e-90, 1.0, 1e300]))
     )
 )
-LABELS = arrays.arrays(int, 30, elements=st.integers(0, 5))
+LABELS = arrays.arrays(int, 60, elements=st.integers(0, 24))
+TWENTY = np.repeat(np.arange(20), 3)
 
 
 @given(first=ROWS, second=ROWS, third=ROWS, labels=LABELS, number=WILD)
 def test_no_evidence_makes_a_judge_crash(first, second, third, labels, number):
-    positive, other, sizes = np.abs(first), np.abs(second), np.tile(SIZES, 5)
+    positive, other, sizes = np.abs(first), np.abs(second), np.tile(SIZES[:3], 20)
     calls = [
         lambda: testing.assert_identity(first, second, rival=third),
         lambda: testing.never_violated(first, other, rival=np.abs(third)),
         lambda: testing.never_violated(first, other, rival=np.abs(third), delta=0.05),
         lambda: testing.rate(positive, other, exponent=1.0, rival=number),
-        lambda: testing.rate(sizes, other, exponent=1.0, rival=2.0, repetition=FIVE, floor=number),
+        lambda: testing.rate(
+            sizes, other, exponent=1.0, rival=2.0, repetition=TWENTY, floor=number
+        ),
         lambda: testing.rate(positive, other, exponent=1.0, rival=2.0, repetition=labels),
         lambda: testing.limit(first, second, rival=third),
-        lambda: testing.limit(first, number, rival=third, x=sizes, repetition=FIVE),
-        lambda: testing.limit(first, second, rival=1.0, x=positive, repetition=labels, curve=FIVE),
+        lambda: testing.limit(first, number, rival=third, x=sizes, repetition=TWENTY),
+        lambda: testing.limit(
+            first, second, rival=1.0, x=positive, repetition=labels, curve=TWENTY
+        ),
     ]
     for call in calls:
         with contextlib.suppress(InputError, ClaimRejected, ControlAccepted):
@@ -293,6 +299,37 @@ def test_the_example_of_the_module_runs_on_a_studys_rows(study, monkeypatch, cap
     smaller = example.replace("3.0)", "2.5)")
     with pytest.raises(ClaimRejected, match="my bound"):
         exec(smaller, {})
+
+
+@pytest.mark.parametrize(
+    ("judge", "place"),
+    [(IDENTITY, 1), (INEQUALITY, 1), (INEQUALITY, "rival"), (RATE, 1), (LIMIT, 1)],
+)
+def test_tables_in_another_order_are_refused(judge, place):
+    """Entries are matched by position, where pandas would match them by index."""
+    function, positional, named = judge
+    parts = dict(enumerate(positional)) | named
+    size = len(parts[0])
+    first, other = pd.Series(parts[0]), pd.Series(np.broadcast_to(parts[place], size))
+    same = {0: first, place: other}
+    turned = {0: first, place: other.set_axis(range(size)[::-1])}
+    call = {name: {**parts, **some} for name, some in (("same", same), ("turned", turned))}
+    verdicts = {}
+    for name, handed in call.items():
+        arguments = [handed.pop(number) for number in range(len(positional))]
+        with contextlib.suppress(InputError):
+            verdicts[name] = function(*arguments, **handed)
+    assert list(verdicts) == ["same"]
+
+
+def test_what_would_be_lost_or_could_not_meet_the_tolerance_is_refused():
+    masked = np.ma.masked_array([1.0, 2.0, 99.0], [False, False, True])
+    with pytest.raises(InputError, match="measured is a masked array"):
+        testing.never_violated(masked, 3.0, rival=1.5)
+    single = EDGE.astype(np.float32)
+    with pytest.raises(InputError, match=r"measured is float32, whose rounding 1\.2e-07 exceeds"):
+        testing.assert_identity(single, EDGE, rival=2 * EDGE)
+    assert testing.assert_identity(single, EDGE, rival=2 * EDGE, tolerance=1e-6).holds
 
 
 def test_series_lists_and_jax_arrays_are_read_alike():
