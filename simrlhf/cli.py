@@ -48,7 +48,7 @@ def main() -> None:
 def sweep(
     study: _Positional[str] = "",
     *,
-    size: _Size = "smoke",
+    size: _Size | None = None,
     set: _Settings,
     out: Path = Path("results"),
     dry_run: bool = False,
@@ -66,11 +66,11 @@ def sweep(
 
     Args:
         study: name of a shipped study, or the path of a TOML file.
-        size: how large: tiny (seconds), smoke (under a minute), paper.
+        size: how large: tiny (seconds), smoke (under a minute; so by default), paper.
         set: change a setting of the study; may be given many times.
         out: folder of all results.
         dry_run: say what would be computed and what it takes, and stop.
-        resume: go on with the size and settings of the last sweep of this study.
+        resume: go on with the last sweep of this study: its size, settings and --mixed.
         yes: do not ask before a million rows.
         workers: run on so many processes of this machine, one thread each (Dask).
         scheduler: run on the Dask cluster at this address, as tcp://host:8786.

@@ -33,6 +33,7 @@ def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["sweep", "subspace_vs_pairs", "--set", "rank=21"], "rank = 21 must be at most 6"),
         (["sweep", "subspace_vs_pairs", "--set", "nu=-0.5"], "nu = -0.5 must be greater than 0"),
         (["sweep", "subspace_vs_pairs", "--resume"], "no results of study 'subspace_vs_pairs'"),
+        (["sweep", "m", "--resume", "--size", "tiny"], "the last size and settings; drop --size"),
         (["sweep", "subspace_vs_pairs", "--set", "n_pairs={from=9, to=3}"], "needs points"),
         (["sweep", "typo.toml"], "unknown key of [grid] in typo.toml 'n_pair'"),
         (["sweep", "subspace_vs_pairs", "--workers", "0"], "--workers = 0 must be at least 1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simrlhf.core import checks, numerics
@@ -19,11 +19,13 @@ from simrlhf.study import (
     settings,
     spec,
 )
-from simrlhf.study.store import FAILED, Store
+from simrlhf.study.store import FAILED, Store, Stored
 from simrlhf.study.terminal import confirm, console, progress_bar
 
 # planning, the list of keys and the files are slow and large from here on
 _MANY_CELLS = 10**6
+# a dry run lists no more keys than this: about 4 GB of memory
+_UNCOUNTED_CELLS = 10**7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,45 +60,83 @@ class SweepOptions:
 
 
 def sweep(
-    study: str, *, size: str, overrides: Sequence[str], options: SweepOptions, resume: bool = False
+    study: str,
+    *,
+    size: str | None = None,
+    overrides: Sequence[str] = (),
+    options: SweepOptions,
+    resume: bool = False,
 ) -> int:
     """Compute what is missing of a study and say where it is; returns how many rows failed.
 
     Args:
-        resume: take size and settings from the last sweep of this study instead.
+        size: `smoke` by default.
+        resume: go on with the last sweep of this study: its size, settings and `mixed`.
     """
     numerics.configure()
     if resume:
-        checks.require(not overrides, "--resume goes on with the last settings; drop --set")
-        wanted, _ = results.last_study(Path(study).stem, options.out)
+        wanted, options = _last(study, size=size, overrides=overrides, options=options)
     else:
-        wanted = spec.load_study(study, size=size, overrides=overrides)
-    if wanted.n_cells > _MANY_CELLS and not (options.yes or options.dry_run):
-        confirm(
-            f"{wanted.name} ({wanted.size}) has {wanted.n_cells:,} cells",
-            remedy="say --yes to go on, --dry-run to see what it takes",
-        )
+        wanted = spec.load_study(study, size=size or "smoke", overrides=overrides)
+    if not _may_be_planned(wanted, options):
+        return 0
     store = results.open_store(wanted.name, options.out)
-    plan = _plan(wanted, store, options)
+    plan, stored = _plan(wanted, store, options)
     if options.dry_run:
         return 0
-    results.write_manifest(wanted, options.out, mixed=options.mixed)
+    store.remove_leftovers()
     if plan.tasks:
         _compute(wanted, store, plan, options)
-    return _report(store, plan)
+        stored = store.read(plan.keys)
+    else:  # a rerun takes nothing back: rows once accepted stay so
+        mixed = options.mixed or results.accepts_mixed(wanted.name, options.out)
+        results.write_manifest(wanted, options.out, mixed=mixed)
+    return _report(store, stored)
+
+
+def _last(
+    study: str, *, size: str | None, overrides: Sequence[str], options: SweepOptions
+) -> tuple[spec.StudySpec, SweepOptions]:
+    """What the last sweep asked for, and the options with its `mixed`."""
+    given = [flag for flag, value in (("--size", size), ("--set", overrides)) if value]
+    checks.require(
+        not given,
+        f"--resume goes on with the last size and settings; drop {' and '.join(given)}",
+    )
+    wanted, mixed = results.last_study(spec.study_name(study), options.out)
+    spec.require_same_file(wanted, study)
+    return wanted, replace(options, mixed=options.mixed or mixed)
+
+
+def _may_be_planned(wanted: spec.StudySpec, options: SweepOptions) -> bool:
+    """Whether so many cells are to be planned: asks, and of a dry run only counts them."""
+    cells = f"{wanted.name} ({wanted.size}) has {wanted.n_cells:,} cells"
+    if options.dry_run:
+        if wanted.n_cells > _UNCOUNTED_CELLS:
+            console.print(
+                f"{cells}: too many to compare with what is stored (a dry run takes up to "
+                f"{_UNCOUNTED_CELLS:,}); cut the study into smaller ones"
+            )
+        return wanted.n_cells <= _UNCOUNTED_CELLS
+    if wanted.n_cells > _MANY_CELLS and not options.yes:
+        confirm(cells, remedy="say --yes to go on, --dry-run to see what it takes")
+    return True
 
 
 def _compute(
     wanted: spec.StudySpec, store: Store, plan: runner.Plan, options: SweepOptions
 ) -> None:
-    with _executor(options) as executor, progress_bar() as bar:
-        job = bar.add_task(wanted.name, total=plan.n_missing)
+    with _executor(options) as executor:
+        # not before there is somebody to compute: a sweep that cannot start changes nothing
+        results.write_manifest(wanted, options.out, mixed=options.mixed)
+        with progress_bar() as bar:
+            job = bar.add_task(wanted.name, total=plan.n_missing)
 
-        def show(tally: runner.Tally) -> None:
-            note = f"{tally.failed} failed" if tally.failed else ""
-            bar.update(job, completed=tally.done, note=note)
+            def show(tally: runner.Tally) -> None:
+                note = f"{tally.failed} failed" if tally.failed else ""
+                bar.update(job, completed=tally.done, note=note)
 
-        runner.run_study(wanted, store, plan, executor=executor, progress=show)
+            runner.run_study(wanted, store, plan, executor=executor, progress=show)
 
 
 def figure(names: Sequence[str], *, out: Path, everything: bool = False) -> list[Path]:
@@ -148,19 +188,23 @@ def _extent(study: spec.StudySpec) -> str:
     )
 
 
-def _plan(wanted: spec.StudySpec, store: Store, options: SweepOptions) -> runner.Plan:
+def _plan(
+    wanted: spec.StudySpec, store: Store, options: SweepOptions
+) -> tuple[runner.Plan, Stored]:
     """Compare with what is stored, say so, and refuse what cannot work."""
-    if not options.dry_run:
-        for path in store.set_damaged_aside():
-            console.print(f"damaged, set aside, its rows are computed again: {path}")
-    plan = runner.plan_study(wanted, store.keys(but_failed=options.retry_failed))
-    stored = store.read(plan.keys)
+    stored = store.read()
+    plan = runner.plan_study(wanted, stored.keys(but_failed=options.retry_failed))
+    stored = stored.of(plan.keys)
+    _name_damaged(store, stored, aside=bool(plan.tasks) and not options.dry_run)
     console.print(
         f"{wanted.name} ({wanted.size}): {len(plan.keys)} rows, "
         f"{len(plan.keys) - plan.n_missing} stored, {plan.n_missing} to compute"
     )
     if not plan.tasks:
-        return plan
+        foreign = "" if options.mixed else results.made_elsewhere(stored)
+        if foreign:
+            console.print(foreign)
+        return plan, stored
     if not options.mixed:
         results.require_one_program(stored, store.folder, joining=provenance.provenance())
     needs = estimate.estimate(
@@ -169,7 +213,17 @@ def _plan(wanted: spec.StudySpec, store: Store, options: SweepOptions) -> runner
     console.print(needs.sentence)
     if options.scheduler is None:
         estimate.require_memory(needs)
-    return plan
+    return plan, stored
+
+
+def _name_damaged(store: Store, stored: Stored, *, aside: bool) -> None:
+    """Name damaged files, and move them aside if the sweep is to write anyhow."""
+    if aside:
+        for path in store.set_aside(stored.damaged):
+            console.print(f"damaged, set aside, its rows are computed again: {path}")
+        return
+    for path in stored.damaged:
+        console.print(f"damaged, its rows do not count: {path}")
 
 
 @contextmanager
@@ -181,9 +235,9 @@ def _executor(options: SweepOptions) -> Iterator[runner.Executor]:
         yield executor
 
 
-def _report(store: Store, plan: runner.Plan) -> int:
+def _report(store: Store, stored: Stored) -> int:
     """Say what failed, and where the rows are."""
-    rows = store.read(plan.keys).rows
+    rows = stored.rows
     failed = rows[rows["status"] == FAILED]
     for message, same in failed.groupby("message"):
         console.print(f"{len(same)} of {len(rows)} rows FAILED: {message}")

@@ -6,6 +6,8 @@ alone will do.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -37,25 +39,29 @@ def read_settings(path: Path, *, size: str, overrides: Sequence[str]) -> dict[st
         InputError: not TOML, an unknown section, key or size (with the nearest spelling), a
             missing heading.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise checks.InputError(f"{path} is not valid TOML: {error}") from None
+    raw = _parse(path)
     sizes = raw.pop("size", {})
     checks.choice("size", size, SIZES)
     checks.require(
         isinstance(sizes, Mapping) and all(isinstance(t, Mapping) for t in sizes.values()),
         f"size in {path.name} must be tables of overrides, as in [size.tiny]",
     )
-    for name in sizes:
+    changes: dict[str, dict[str, Any]] = {}
+    for name, table in sizes.items():  # all of them: a typo must not wait for its size
         checks.choice(f"size in {path.name}", name, SIZES)
-    settings = _flatten(path, raw)
-    for key, value in _dotted(sizes.get(size, {})).items():
-        settings[resolve(key, f"{path.name} [size.{size}]")] = value
+        where = f"{path.name} [size.{name}]"
+        changes[name] = {resolve(key, where): value for key, value in _dotted(table).items()}
+    settings = _flatten(path, raw) | changes.get(size, {})
     for text in overrides:
         key, value = _override(text)
         settings[resolve(key, "--set")] = value
     return settings
+
+
+def file_digest(path: Path) -> str:
+    """Hash of what a study file says, whatever its comments and spacing."""
+    text = json.dumps(_parse(path), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def parse_overrides(overrides: Sequence[str], section: str) -> dict[str, Any]:
@@ -76,9 +82,14 @@ def resolve(key: str, where: str) -> str:
         checks.choice(f"section of {key!r} in {where}", section, _SECTIONS)
         checks.choice(f"key of [{section}] in {where}", name, _SECTIONS[section])
         return key
+    checks.require(
+        key not in _HEADINGS,
+        f"{key} cannot be changed in {where}: {', '.join(_HEADINGS)} are the study's own, one for "
+        f"all sizes; only keys of {', '.join(f'[{home}]' for home in _SECTIONS)} can be",
+    )
     homes = [home for home, known in _SECTIONS.items() if name in known]
     if not homes:
-        every = [name for known in _SECTIONS.values() for name in known]
+        every = dict.fromkeys(name for known in _SECTIONS.values() for name in known)
         checks.choice(f"key in {where}", key, every)
     checks.require(
         len(homes) == 1,
@@ -91,6 +102,14 @@ def resolve(key: str, where: str) -> str:
 def or_none(key: str, value: Any) -> Any:
     """A value with "none" read as None where the field takes it: TOML has no such value."""
     return None if key in _NONE and value == "none" else value
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        # some editors begin a file with a byte order mark
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise checks.InputError(f"{path} is not valid TOML: {error}") from None
 
 
 def _flatten(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:

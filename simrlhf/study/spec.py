@@ -21,7 +21,7 @@ nu = [0.5, 1.0, 2.0]
 [fit]                    # settings passed to fit(); swept in the same way
 norm_bound = 3.0         # "none" where None is meant: TOML has no such value
 
-[size.tiny]              # overrides for a size, with plain or dotted keys
+[size.tiny]              # overrides of keys above for a size, plain or dotted
 repetitions = 2
 ```
 
@@ -40,7 +40,7 @@ from simrlhf.estimators import ESTIMATORS
 from simrlhf.study import axes, shipped
 from simrlhf.study.axes import Point
 from simrlhf.study.cells import CELLS, METRICS
-from simrlhf.study.settings import WHOLE, or_none, read_settings, resolve
+from simrlhf.study.settings import WHOLE, file_digest, or_none, read_settings, resolve
 from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
 
@@ -58,6 +58,7 @@ class StudySpec:
         repetitions: independent worlds and samples for each point.
         seed: root of all randomness.
         settings: the same study as full keys and values, from which it can be built again.
+        digest: hash of the study file; empty where it is not known.
     """
 
     name: str
@@ -71,6 +72,7 @@ class StudySpec:
     repetitions: int
     seed: int
     settings: Mapping[str, Any] = field(compare=False, repr=False)
+    digest: str = field(default="", compare=False, repr=False)
 
     @property
     def n_cells(self) -> int:
@@ -94,7 +96,25 @@ def load_study(
     """
     path = _find(name_or_path)
     settings = read_settings(path, size=size, overrides=overrides)
-    return build_study(path.stem, size, settings)
+    return build_study(study_name(str(path)), size, settings, digest=file_digest(path))
+
+
+def study_name(name_or_path: str) -> str:
+    """The name that results carry: a study file's stem; other names may have dots in them."""
+    path = Path(name_or_path)
+    return path.stem if path.suffix == ".toml" else name_or_path
+
+
+def require_same_file(study: StudySpec, name_or_path: str) -> None:
+    """Refuse a study file that is not the one `study` was read from; it may be gone."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml" or not path.is_file() or not study.digest:
+        return
+    checks.require(
+        file_digest(path) == study.digest,
+        f"{path} is not the file of the last sweep of {study.name!r} here, or was changed since; "
+        f"leave out --resume to sweep it, or say {study.name} for {path} to go on with the last",
+    )
 
 
 def list_studies() -> dict[str, Path]:
@@ -103,7 +123,9 @@ def list_studies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def build_study(name: str, size: str, settings: Mapping[str, Any]) -> StudySpec:
+def build_study(
+    name: str, size: str, settings: Mapping[str, Any], *, digest: str = ""
+) -> StudySpec:
     """A study from its `settings`: headings, and values by `section.field`."""
     estimators = axes.axis_values("estimators", settings.get("grid.estimators", []), whole=False)
     for estimator in estimators:
@@ -124,6 +146,7 @@ def build_study(name: str, size: str, settings: Mapping[str, Any]) -> StudySpec:
         repetitions=checks.integer("repetitions", settings.get("grid.repetitions", 1), low=1),
         seed=checks.integer("seed", settings.get("grid.seed", 0), low=0, high=2**63 - 1),
         settings=dict(settings),
+        digest=digest,
     )
 
 

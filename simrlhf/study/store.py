@@ -15,6 +15,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,20 @@ class Stored(NamedTuple):
     facts: list[dict[str, str]]
     damaged: list[Path]
 
+    def keys(self, *, but_failed: bool = False) -> set[str]:
+        """Content keys of the rows; on request without those of status `FAILED`."""
+        if self.rows.empty:
+            return set()
+        rows = self.rows[self.rows["status"] != FAILED] if but_failed else self.rows
+        return set(rows["key"])
+
+    def of(self, keys: Iterable[str]) -> Stored:
+        """The rows of `keys`."""
+        if self.rows.empty:
+            return self
+        rows = self.rows[self.rows["key"].isin(frozenset(keys))]
+        return self._replace(rows=rows.reset_index(drop=True))
+
 
 def content_key(description: Mapping[str, Any]) -> str:
     """Hash of everything that determines the numbers of a grid point's rows."""
@@ -65,16 +80,9 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def keys(self, *, but_failed: bool = False) -> set[str]:
-        """Content keys of the stored rows; on request without those of status `FAILED`."""
-        found: set[str] = set()
-        for table, _ in self._tables(["key", "status"] if but_failed else ["key"]):
-            keys = table.column("key").to_pylist()
-            if but_failed:
-                states = table.column("status").to_pylist()
-                keys = [key for key, state in zip(keys, states, strict=True) if state != FAILED]
-            found |= set(keys)
-        return found
+    def keys(self) -> set[str]:
+        """Content keys of the stored rows."""
+        return self.read().keys()
 
     def write(self, rows: Sequence[Mapping[str, Any]], *, facts: Mapping[str, str]) -> Path:
         """Add rows in one file that appears complete or not at all, even if the machine stops.
@@ -98,58 +106,63 @@ class Store:
                 f"cannot write results to {self.folder} ({error.strerror}); free space or give "
                 "another --out; rows already written are kept"
             ) from None
-        finally:  # also when interrupted
-            hidden.unlink(missing_ok=True)
+        finally:  # also when interrupted; what stopped the writing may stop this too
+            with suppress(OSError):
+                hidden.unlink()
         return final
 
     def read(self, keys: Iterable[str] | None = None) -> Stored:
         """Rows, all of them or those of `keys`; a row that succeeded hides its failed twin."""
         damaged: list[Path] = []
         tables, facts = [], []
-        for number, (table, source) in enumerate(self._tables(None, damaged)):
+        for number, (table, source) in enumerate(self._tables(damaged)):
             tables.append(table.append_column("source", pa.array([number] * table.num_rows)))
             facts.append(source)
         if not tables:
             return Stored(pd.DataFrame(), facts, damaged)
         rows = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-        if keys is not None:
-            rows = rows[rows["key"].isin(set(keys))]
         rows = rows.sort_values("status", key=lambda status: status == FAILED, kind="stable")
         rows = rows.drop_duplicates("key")
         order = [name for name in _ORDER if name in rows]
-        return Stored(rows.sort_values(order, kind="stable").reset_index(drop=True), facts, damaged)
+        rows = rows.sort_values(order, kind="stable").reset_index(drop=True)
+        stored = Stored(rows, facts, damaged)
+        return stored if keys is None else stored.of(keys)
 
-    def set_damaged_aside(self) -> list[Path]:
-        """Move files that are not what was written into `damaged/`; returns where they are now.
-
-        Also removes what killed writers left unfinished an hour ago or longer.
-        """
+    def set_aside(self, damaged: Iterable[Path]) -> list[Path]:
+        """Move files that are not what was written into `damaged/`; returns where they are now."""
+        aside = self.folder / _DAMAGED
         moved = []
-        try:
-            for path in self._files():
-                if not _is_whole(path):
-                    aside = self.folder / _DAMAGED
+        for path in damaged:
+            try:
+                if not _is_whole(path):  # another sweep may have written it anew
                     aside.mkdir(exist_ok=True)
                     moved.append(path.replace(aside / path.name))
-            for path in self.folder.glob(".*.partial"):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink(missing_ok=True)
-        except FileNotFoundError:  # another sweep on this store was faster
-            return moved
-        except OSError as error:
-            raise checks.InputError(
-                f"cannot set a damaged file aside in {self.folder} ({error.strerror}); give a "
-                "writable --out"
-            ) from None
+            except FileNotFoundError:  # another sweep on this store was faster
+                continue
+            except OSError as error:
+                raise checks.InputError(
+                    f"cannot set a damaged file aside in {self.folder} ({error.strerror}); give a "
+                    "writable --out"
+                ) from None
         return moved
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed writers left unfinished an hour ago or longer, where that can be."""
+        for path in self.folder.glob(".*.partial"):
+            with suppress(OSError):  # another sweep was faster, or the folder is read-only
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
 
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(path.stat().st_size for path in self._files())
+        total = 0
+        for path in self._files():
+            with suppress(FileNotFoundError):  # set aside by another sweep meanwhile
+                total += path.stat().st_size
+        return total
 
-    def _tables(
-        self, columns: list[str] | None, damaged: list[Path] | None = None
-    ) -> Iterator[tuple[pa.Table, dict[str, str]]]:
+    def _tables(self, damaged: list[Path]) -> Iterator[tuple[pa.Table, dict[str, str]]]:
+        """Contents and provenance of whole files; the others are added to `damaged`."""
         for path in self._files():
             try:
                 content = path.read_bytes()
@@ -160,15 +173,15 @@ class Store:
                     f"results file {path} cannot be read ({error.strerror}); check its permissions"
                 ) from None
             if _digest(content) != path.stem:
-                if damaged is not None:
-                    damaged.append(path)
+                damaged.append(path)
                 continue
             file = pq.ParquetFile(pa.BufferReader(content))
             facts = json.loads((file.schema_arrow.metadata or {}).get(_PROVENANCE, b"{}"))
-            yield file.read(columns=columns, use_threads=False), facts
+            yield file.read(use_threads=False), facts
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.parquet")) if self.folder.is_dir() else []
+        """Results files; a folder of such a name is none of ours."""
+        return sorted(path for path in self.folder.glob("*.parquet") if path.is_file())
 
 
 def _serialised(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, str]) -> bytes:

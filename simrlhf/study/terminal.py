@@ -32,7 +32,7 @@ class _Note(ProgressColumn):
 def progress_bar() -> Progress:
     """Bar with units done, time passed, time left, and a job's `note`."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a study's name may hold brackets
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

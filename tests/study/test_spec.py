@@ -6,7 +6,7 @@ import pytest
 
 from simrlhf.core.checks import InputError
 from simrlhf.study.settings import SIZES
-from simrlhf.study.spec import build_study, list_studies, load_study
+from simrlhf.study.spec import build_study, list_studies, load_study, study_name
 
 MINIMAL = """
 title = "a title"
@@ -96,6 +96,8 @@ def test_a_study_is_built_again_from_its_settings(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("n_pair=3", r"unknown key in --set 'n_pair'.*did you mean 'n_pairs'"),
+        ("norm_bond=3", r"one of (?!.*norm_bound, .*norm_bound, ).*did you mean 'norm_bound'"),
+        ("title='x'", r"title cannot be changed in --set: .*only keys of \[grid\], \[world\], "),
         ("norm_bound=3", r"ambiguous: write world\.norm_bound or fit\.norm_bound"),
         ("n_pairs", r"--set takes key=value, got 'n_pairs'"),
         ("link=identity", r"not a TOML value; quote text"),
@@ -140,6 +142,14 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, message: st
             r"size in mine\.toml must be tables",
         ),
         (("[size.tiny]", "[size.tyni]"), r"unknown size in mine\.toml 'tyni'"),
+        (
+            ("[size.tiny]", "[size.paper]\nn_userz = 3\n[size.tiny]"),
+            r"unknown key in mine\.toml \[size\.paper\] 'n_userz'.*did you mean 'n_users'",
+        ),
+        (
+            ("[size.tiny]", '[size.tiny]\nquestion = "why?"'),
+            r"question cannot be changed in mine\.toml \[size\.tiny\]: title, question, cell are",
+        ),
         (('cell = "recovery"\n', ""), r"mine\.toml needs a line cell ="),
         (('"recovery"', '"recovry"'), r"unknown cell function 'recovry'.*did you mean 'recovery'"),
         (('estimators = ["share_b"]', ""), r"mine\.toml names no estimators"),
@@ -151,6 +161,27 @@ def test_a_typo_in_a_study_file_is_one_line(
     with pytest.raises(InputError, match=message) as caught:
         load_study(_write(tmp_path, MINIMAL.replace(*change)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_study(tmp_path: Path) -> None:
+    plain = load_study(_write(tmp_path))
+    marked = load_study(_write(tmp_path, "\ufeff" + MINIMAL))
+    assert marked == plain
+    assert marked.digest == plain.digest
+
+
+def test_a_study_file_is_known_by_what_it_says(tmp_path: Path) -> None:
+    digest = load_study(_write(tmp_path)).digest
+    assert load_study(_write(tmp_path, "# why\n" + MINIMAL), size="tiny").digest == digest
+    assert load_study(_write(tmp_path, MINIMAL.replace("d1 = 6", "d1 = 7"))).digest != digest
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("a/my.study.toml", "my.study"), ("my.study", "my.study"), ("mine.toml", "mine"), ("m", "m")],
+)
+def test_only_the_suffix_of_a_study_file_is_left_out_of_its_name(given: str, name: str) -> None:
+    assert study_name(given) == name
 
 
 def test_an_unknown_study_names_the_nearest() -> None:

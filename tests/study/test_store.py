@@ -56,11 +56,13 @@ def test_a_cut_file_is_set_aside_and_the_others_live(tmp_path: Path, kept: int) 
     path.write_bytes(path.read_bytes()[:kept])
     assert Store(tmp_path).keys() == {"b"}
     assert path.exists()  # reading leaves it where it is
-    aside = Store(tmp_path).set_damaged_aside()
+    aside = Store(tmp_path).set_aside(Store(tmp_path).read().damaged)
     assert aside == [tmp_path / "damaged" / path.name]
     assert aside[0].exists()
     assert sorted(tmp_path.glob("*.parquet")) == [other]
-    assert Store(tmp_path).set_damaged_aside() == []
+    # another sweep moved the one meanwhile, and wrote the other anew
+    assert Store(tmp_path).set_aside([path, other]) == []
+    assert other.exists()
 
 
 def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path: Path) -> 
     for path in (young, old):
         path.write_bytes(b"half")
     os.utime(old, (0, time.time() - 2 * 3600))
-    Store(tmp_path).set_damaged_aside()
+    Store(tmp_path).remove_leftovers()
     assert young.exists()  # its writer may live
     assert not old.exists()
 
@@ -88,6 +90,29 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(
     with pytest.raises(InputError, match=r"cannot write results .*No space left.* are kept"):
         _write(tmp_path, "b")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_in_the_way_of_the_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "rows").touch()
+    with pytest.raises(InputError, match=r"cannot write results to .*rows \(.*another --out"):
+        _write(tmp_path / "rows", "a")
+
+
+def test_a_folder_named_like_a_results_file_is_none(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a")
+    (tmp_path / "x.parquet").mkdir()
+    found = Store(tmp_path).read()
+    assert found.keys() == {"a"}
+    assert found.damaged == []
+    assert Store(tmp_path).size() == path.stat().st_size
+
+
+def test_a_file_that_goes_while_sizes_are_summed_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path, "a")
+    monkeypatch.setattr(Store, "_files", lambda _: [tmp_path / "gone.parquet", path])
+    assert Store(tmp_path).size() == path.stat().st_size
 
 
 def test_an_interrupted_write_leaves_no_trace(
@@ -120,7 +145,9 @@ def test_a_row_that_succeeded_hides_its_failed_twin(tmp_path: Path) -> None:
 def test_failed_rows_count_as_stored_unless_they_are_to_be_tried_again(tmp_path: Path) -> None:
     Store(tmp_path).write([_row("a"), _row("b", status="FAILED")], facts=FACTS)
     assert Store(tmp_path).keys() == {"a", "b"}
-    assert Store(tmp_path).keys(but_failed=True) == {"a"}
+    assert Store(tmp_path).read().keys(but_failed=True) == {"a"}
+    assert Store(tmp_path).read(["b", "c"]).keys(but_failed=True) == set()
+    assert Store(tmp_path / "none").read().of(["a"]).keys(but_failed=True) == set()
 
 
 def test_what_a_failed_row_lacks_is_null_and_integers_stay_integers(tmp_path: Path) -> None:

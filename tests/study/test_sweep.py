@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.study import cells, commands, estimate, provenance, results, runner
+from simrlhf.study import cells, cluster, commands, estimate, provenance, results, runner, terminal
 from simrlhf.study.spec import load_study
 
 
@@ -134,17 +135,43 @@ def other_program(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return change
 
 
+def test_a_finished_sweep_says_that_another_program_made_its_rows(
+    study: str, sweep, tmp_path: Path, other_program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    sweep(study, out)
+    code = provenance.provenance()["code"]
+    other_program()
+    capsys.readouterr()
+    assert len(sweep(study, out)) == 12  # nothing is added: they are of one program
+    said = [line for line in capsys.readouterr().out.splitlines() if "0123456789ab" in line]
+    assert len(said) == 1
+    assert "of these rows 12 by simrlhf" in said[0]
+    assert f"(code {code};" in said[0]
+    assert "anew with another --out, or accept them as they are with --mixed" in said[0]
+    # who accepts them, or computes them with the program that runs, hears nothing of it
+    sweep(study, out, mixed=True)
+    sweep(study, tmp_path / "other")
+    sweep(study, tmp_path / "other")
+    assert "not by the program" not in capsys.readouterr().out
+
+
 def test_a_sweep_does_not_go_on_with_rows_of_another_program_unless_told(
     study: str, sweep, tmp_path: Path, other_program
 ) -> None:
     out = tmp_path / "out"
     sweep(study, out)
     other_program()
-    assert len(sweep(study, out)) == 12  # nothing is added: they are of one program
     with pytest.raises(InputError, match=r"12 by simrlhf .*the others would be by .*0123456789ab"):
         sweep(study, out, "repetitions=4")
     assert len(sweep(study, out, "repetitions=4", mixed=True)) == 16
-    # who accepted them once reads them without being asked again, who did not is refused
+    # who accepted them once reads them without being asked again, also after a plain rerun
+    assert len(sweep(study, out, "repetitions=4")) == 16
+    # and goes on with them where that sweep stopped
+    results.write_manifest(load_study(study, overrides=["repetitions=6"]), out, mixed=True)
+    commands.sweep("mine", options=commands.SweepOptions(out=out), resume=True)
+    assert len(results.load_results("mine", out)) == 24
+    # who did not is refused
     results.write_manifest(load_study(study, overrides=["repetitions=4"]), out)
     with pytest.raises(InputError, match=r"12 by simrlhf .*; 4 by simrlhf .*--mixed"):
         results.load_results("mine", out)
@@ -166,6 +193,55 @@ def test_missing_rows_are_counted_and_damaged_files_named(
     )
 
 
+def test_a_sweep_with_nothing_to_compute_changes_no_file_and_names_damaged_ones(
+    study: str, sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    sweep(study, out)
+    damaged = out / "mine" / "rows" / "0123.parquet"
+    damaged.write_bytes(b"rows that lie elsewhere too")
+
+    def state() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+    before = state()
+    for dry in (False, True):
+        sweep(study, out, dry_run=dry)
+        assert f"damaged, its rows do not count: {damaged}" in capsys.readouterr().out
+        assert state() == before
+
+
+def test_a_sweep_that_cannot_start_leaves_the_last_one_as_it_was(
+    study: str, sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_SECONDS_TO_ANSWER", 1)
+    sweep(study, tmp_path)
+    before = (tmp_path / "mine" / "study.json").read_bytes()
+    with pytest.raises(InputError, match=r"no Dask scheduler answers"):
+        sweep(study, tmp_path, "seed=9", scheduler="tcp://127.0.0.1:9")
+    assert (tmp_path / "mine" / "study.json").read_bytes() == before
+    assert set(results.load_results("mine", tmp_path)["seed"]) == {0}
+    # one with nothing to compute is the last one all the same
+    sweep(study, tmp_path, "seed=9")
+    sweep(study, tmp_path, "seed=0")
+    assert set(results.load_results("mine", tmp_path)["seed"]) == {0}
+
+
+def test_a_manifest_that_cannot_be_written_leaves_nothing_behind(
+    study: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine" / "study.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot write to .*mine .*give a writable --out"):
+        commands.sweep(study, options=commands.SweepOptions(out=tmp_path))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["study.json"]
+
+
+def test_a_study_may_be_named_with_brackets() -> None:
+    bar = terminal.progress_bar()
+    bar.add_task("a [red] study", total=1)
+    assert str(bar.columns[0].render(bar.tasks[0])) == "a [red] study"
+
+
 def test_a_million_cells_are_not_begun_unasked(study: str, tmp_path: Path, monkeypatch) -> None:
     many = ["repetitions=300000"]
     options = commands.SweepOptions(out=tmp_path)
@@ -176,6 +252,17 @@ def test_a_million_cells_are_not_begun_unasked(study: str, tmp_path: Path, monke
     with pytest.raises(InputError, match=r"nothing was computed"):
         commands.sweep(study, size="smoke", overrides=many, options=options)
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_dry_run_of_a_thousand_million_cells_only_counts_them(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(runner, "plan_study", lambda *_: pytest.fail("keys are built"))
+    options = commands.SweepOptions(out=tmp_path, dry_run=True)
+    assert commands.sweep(study, overrides=["repetitions=250000000"], options=options) == 0
+    assert capsys.readouterr().out.startswith(
+        "mine (smoke) has 1,000,000,000 cells: too many to compare with what is stored"
+    )
 
 
 def test_a_dry_run_writes_nothing(study: str, tmp_path: Path, capsys) -> None:
@@ -194,10 +281,44 @@ def test_resume_takes_the_settings_of_the_last_sweep(
         path.unlink()
     Path(study).unlink()  # the study file may be gone
     options = commands.SweepOptions(out=out)
-    commands.sweep("mine", size="tiny", overrides=(), options=options, resume=True)
+    commands.sweep(study, options=options, resume=True)
     assert_same_rows(results.load_results("mine", out), whole)
-    with pytest.raises(InputError, match=r"--resume goes on with the last settings; drop --set"):
+    with pytest.raises(InputError, match=r"goes on with the last size and settings; drop --size$"):
+        commands.sweep("mine", size="smoke", options=options, resume=True)
+    with pytest.raises(InputError, match=r"drop --size and --set$"):
         commands.sweep("mine", size="tiny", overrides=["nu=1"], options=options, resume=True)
+
+
+def test_resume_refuses_another_study_of_the_same_name(
+    study: str, sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    other = tmp_path / "b" / "mine.toml"
+    other.parent.mkdir()
+    other.write_text(Path(study).read_text().replace("d1 = 5", "d1 = 6"), encoding="utf-8")
+    sweep(study, out)
+    sweep(str(other), out)
+    options = commands.SweepOptions(out=out)
+    with pytest.raises(InputError, match=r"mine\.toml is not the file of the last sweep of 'mine'"):
+        commands.sweep(study, options=options, resume=True)
+    for again in (str(other), "mine"):
+        commands.sweep(again, options=options, resume=True)
+        assert set(results.load_results("mine", out)["d1"]) == {6}
+    # what an earlier version wrote does not say which file it was of
+    manifest = out / "mine" / "study.json"
+    earlier = json.loads(manifest.read_text())
+    del earlier["file"]
+    manifest.write_text(json.dumps(earlier), encoding="utf-8")
+    assert len(results.load_results("mine", out)) == 12
+    commands.sweep(study, options=options, resume=True)
+
+
+def test_a_study_with_dots_in_its_name_is_resumed_by_it(study: str, sweep, tmp_path: Path) -> None:
+    dotted = Path(study).rename(tmp_path / "my.study.toml")
+    options = commands.SweepOptions(out=tmp_path)
+    commands.sweep(str(dotted), overrides=["n_pairs=30"], options=options)
+    commands.sweep("my.study", options=options, resume=True)
+    assert len(results.load_results("my.study", tmp_path)) == 6
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"size": 3}'])
@@ -206,7 +327,7 @@ def test_a_damaged_manifest_is_one_line(study: str, tmp_path: Path, text: str) -
     (tmp_path / "mine" / "study.json").write_text(text, encoding="utf-8")
     options = commands.SweepOptions(out=tmp_path)
     with pytest.raises(InputError, match=r"study\.json is damaged.* run simrlhf sweep mine"):
-        commands.sweep(study, size="smoke", overrides=(), options=options, resume=True)
+        commands.sweep(study, options=options, resume=True)
 
 
 def test_results_that_do_not_exist_say_how_to_make_them(tmp_path: Path) -> None:
