@@ -35,8 +35,12 @@ def run_plan(
 
     The limits L1 and L2 are formulas, averaged over the drawn worlds; Theorem 4.1 is taken as
     printed, with `c_1 = 1`. S2 is evaluated on drawn designs (a priori) and on fits (the other
-    levels), and with fits the error is measured too; these count with their median over the worlds
-    and are searched over n = 1 .. `largest` in steps of 10 %.
+    levels), and with fits the error is measured too; these count with their median over the worlds.
+    They are no falling functions of n, so bisection over n = 1 .. `largest` in steps of 10 %
+    proposes an n, and it stands if the target is met at each further step too, up to twice this n
+    and to twice the parameters per user of the class, where the error of a fit can peak, all as far
+    as `largest`; otherwise the search goes on behind the step that failed (`lasting_sample`). Where
+    `largest` is below the parameters per user, no n is an answer.
 
     Args:
         world: settings of the truth.
@@ -44,7 +48,7 @@ def run_plan(
         reward_error: target of `(mean_i E <E_i, x>^2)^{1/2}`, as `metrics.recovery` has it.
         repetitions: worlds drawn.
         largest: most pairs per user of a design or a fit; by default
-            `2^24 / (repetitions N (d1 d2 + 10))`, which takes about half a minute.
+            `2^24 / (repetitions N (d1 d2 + 10))`, which takes half a minute to a minute.
         seed: of worlds and samples, which are those of a sweep with this seed.
         fits: whether to fit; without fits only the levels that need none are answered.
         norm_bound: `R` of the fits; S2 a priori says nothing without, under the logistic link.

@@ -19,7 +19,7 @@ from simrlhf.world import World, WorldConfig, make_world
 
 # the neighbouring n of a search differ by this factor
 STEP = 1.1
-# work in the samples of all repetitions together when nobody sets `largest`, half a minute: a pair
+# work in the samples of all repetitions together when nobody sets `largest`, up to a minute: a pair
 # costs as much as its numbers, and as ten more
 _DEFAULT_WORK = 2**24
 _WORK_PER_PAIR = 10
@@ -72,7 +72,7 @@ class Drawing:
 
     @cached_property
     def candidates(self) -> list[int]:
-        """Sample sizes that a search tries: from 1 in steps of 10 %, and `largest` itself."""
+        """Sample sizes that a search chooses from: 1 on in steps of 10 %, and `largest` itself."""
         steps = math.floor(math.log(self.largest) / math.log(STEP))
         return sorted({round(STEP**step) for step in range(steps + 1)} | {self.largest})
 
@@ -93,7 +93,7 @@ def most_pairs(config: WorldConfig) -> int:
 
 
 def default_largest(config: WorldConfig, repetitions: int) -> int:
-    """Pairs per user with which a plan takes about half a minute; at least 1."""
+    """Pairs per user with which a plan takes half a minute to a minute; at least 1."""
     work = repetitions * config.n_users * (config.d1 * config.d2 + _WORK_PER_PAIR)
     return max(1, _DEFAULT_WORK // work)
 
@@ -124,8 +124,9 @@ def a_priori_bound(drawing: Drawing, n_pairs: int) -> float:
     if n_pairs not in drawing.bounds:
         found = []
         for world, (_, seed) in zip(drawing.worlds, drawing.seeds, strict=True):
-            sample = sample_preferences(world, _padded(drawing, n_pairs), seed=seed)
-            found.append(_a_priori(world, sample.first(n_pairs), drawing.norm_bound))
+            width = _padded(drawing, n_pairs)
+            sample = sample_preferences(world, width, seed=seed).first(n_pairs)
+            found.append(_a_priori(world, sample, drawing.norm_bound, width))
         drawing.bounds[n_pairs] = float(np.median(found))
     return drawing.bounds[n_pairs]
 
@@ -139,7 +140,9 @@ def _padded(drawing: Drawing, n_pairs: int) -> int:
     return size
 
 
-def _a_priori(world: World, preferences: Preferences, norm_bound: float | None) -> float:
+def _a_priori(
+    world: World, preferences: Preferences, norm_bound: float | None, width: int
+) -> float:
     config = world.config
     flat = preferences.features.reshape(config.n_users, -1, config.d1 * config.d2)
     margin = theory.worst_margin(
@@ -150,7 +153,7 @@ def _a_priori(world: World, preferences: Preferences, norm_bound: float | None) 
     smallest, largest = theory.design_extremes(preferences.features, preferences.offsets)
     return theory.oracle_inequality(
         level="a_priori",
-        noise_norm=theory.noise_norm(_scores(world, preferences, flat), config.rank),
+        noise_norm=theory.noise_norm(_scores(world, preferences, flat, width), config.rank),
         tail=config.tail * math.sqrt(config.n_users),
         sigma_k=config.sigma_k,
         ceiling=theory.distance_ceiling(config.rank, config.d1),
@@ -161,11 +164,15 @@ def _a_priori(world: World, preferences: Preferences, norm_bound: float | None) 
     ).value
 
 
-def _scores(world: World, preferences: Preferences, flat: np.ndarray) -> np.ndarray:
-    """Scores at the truth, `(d1, N d2)`; `flat (N, n, d1 d2)` are the features."""
+def _scores(world: World, preferences: Preferences, flat: np.ndarray, width: int) -> np.ndarray:
+    """Scores at the truth, `(d1, N d2)`; `flat (N, n, d1 d2)` are the features, `n <= width`."""
     rewards = np.einsum("njp,np->nj", flat, world.theta.reshape(world.n_users, -1))
+    labels = np.asarray(preferences.labels).reshape(rewards.shape)
+    n_pairs = rewards.shape[1]
+    # padded to few widths: compilation for every n costs more than the numbers
+    padding = ((0, 0), (0, width - n_pairs))
     with numerics.float64_scope():
-        labels = preferences.labels.reshape(rewards.shape)
-        slopes = np.asarray(world.link.loss_slope(jnp.asarray(rewards), jnp.asarray(labels)))
+        padded = [jnp.asarray(np.pad(values, padding)) for values in (rewards, labels)]
+        slopes = np.asarray(world.link.loss_slope(*padded))[:, :n_pairs]
     blocks = np.einsum("nj,njp->np", slopes, flat)
     return subspaces.unfold(blocks.reshape(world.delta.shape))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from rich.table import Table
 
 from simrlhf.estimators import FitStatus
-from simrlhf.study import plan_draws
+from simrlhf.study import plan_draws, plan_searches
 from simrlhf.study.plan_draws import Drawing
 from simrlhf.study.plan_formulas import Answer, Limits, Target, local_is_full
 from simrlhf.study.store import FAILED
@@ -94,7 +94,6 @@ def _notes(
 ) -> list[str]:
     """How to read the table, and what it says of sharing and of the fits."""
     fitted = bool(drawing.fits)
-    most = plan_draws.most_pairs(drawing.config)
     said = _limit_notes(drawing.config, limits)
     said.append(
         f"printed: Theorem 4.1 with failure probability {delta:g}. The paper leaves its constant "
@@ -117,13 +116,30 @@ def _notes(
             "measured: the median error of fits, one in each drawn world. Of few worlds it can "
             "fall below the limit by chance."
         )
-    said.append(
-        f"proved{' and measured' if fitted else ''}: tried at n from 1 to {drawing.largest:,} in "
-        f"steps of 10 %; --largest sets the end, here at most {most:,}."
-    )
+    said.append(_search_note(drawing, fitted=fitted))
     if any(target.name == "reward_error" for target in answers):
         said += _sharing(limits)
     return said + (_statuses(drawing) if fitted else [])
+
+
+def _search_note(drawing: Drawing, *, fitted: bool) -> str:
+    """What was tried, and how far an answer is checked."""
+    largest = drawing.largest
+    sizes = ", ".join(
+        f"{name} {plan_searches.parameters_per_user(drawing.config, name):.3g}"
+        for name in plan_searches.FITTED
+    )
+    peak = (
+        f", and up to twice the parameters per user ({sizes}), where errors of fits can peak"
+        if fitted
+        else ""
+    )
+    return (
+        f"proved{' and measured' if fitted else ''}: bisection over n = 1 .. {largest:,} in steps "
+        "of 10 %. The target is met at the n shown and at each further step up to twice this n"
+        f"{peak}, all as far as {largest:,}. --largest sets the end, here at most "
+        f"{plan_draws.most_pairs(drawing.config):,}."
+    )
 
 
 def _limit_notes(config: WorldConfig, limits: Limits) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from simrlhf.study import plan_draws
 from simrlhf.study.plan_draws import Drawing
 from simrlhf.study.plan_formulas import Answer, Limits, Status, Target, largest_norm
 from simrlhf.study.store import FAILED
+from simrlhf.world import WorldConfig
 
 FITTED = ("share_b", "full")
 FITTED_LEVELS = ("bregman", "a_posteriori")
@@ -35,7 +37,9 @@ class _Search(NamedTuple):
 def searched_answers(
     drawing: Drawing, targets: list[Target], limits: Limits, *, fits: bool, progress: Progress
 ) -> dict[Target, list[Answer]]:
-    """S2 and the measured errors, each at the smallest n that is tried and meets the target.
+    """S2 and the measured errors, each at an n from which the target stays met.
+
+    The rule is that of `lasting_sample`, with `size` the parameters per user of the class.
 
     Args:
         limits: where the search for a measured error begins.
@@ -60,6 +64,57 @@ def searched_answers(
         answers[target].append(_answer(search, target, drawing, tell))
     progress(len(jobs), len(jobs), "drawn")
     return answers
+
+
+def lasting_sample(
+    value: Callable[[int], float],
+    target: float,
+    candidates: Sequence[int],
+    *,
+    size: float = 0.0,
+    start: float | None = None,
+) -> int | None:
+    """Candidate n from which a curve that falls on the whole stays at most `target`.
+
+        value(m) <= target  for all candidates m = n .. 2 max(n, size), and above it just before n
+
+    Bisection proposes n, the candidates after it are tried in ascending order, and behind the first
+    that fails bisection goes on. Errors of fits need this: they rise to a peak where the class can
+    just reproduce all labels, at `n = size` under the identity link and, were the labels coins,
+    about `2 size` under the logistic one (Cover 1965), and few worlds leave ripples. Fails when the
+    curve crosses the target again beyond `2 max(n, size)`; and it is not a scan: where the curve
+    rises in between, a smaller n may meet the condition too.
+
+    Args:
+        value: of n; NaN counts as above any target.
+        target: positive.
+        candidates: ascending and positive; nothing is checked beyond the last one.
+        size: parameters per user of the class (`parameters_per_user`).
+        start: as in `theory.smallest_sample`.
+
+    Returns:
+        n, or `None`, and then the last candidate does not meet the target.
+    """
+    found = theory.smallest_sample(value, target, candidates, start=start)
+    while found is not None:
+        behind = bisect.bisect_right(candidates, found)
+        end = bisect.bisect_right(candidates, 2.0 * max(found, size))
+        failed = next((i for i in range(behind, end) if not value(candidates[i]) <= target), None)
+        if failed is None:
+            return found
+        rest = candidates[failed + 1 :]
+        found = theory.smallest_sample(value, target, rest, start=rest[0]) if rest else None
+    return None
+
+
+def parameters_per_user(config: WorldConfig, estimator: str) -> float:
+    """Dimension of the class of `share_b` or `full`, divided by the number of users.
+
+    full: d1 d2;   share_b: k (d1 - k) / N + k d2,   a basis up to rotation, and factors
+    """
+    if estimator == "full":
+        return float(config.d1 * config.d2)
+    return config.rank * ((config.d1 - config.rank) / config.n_users + config.d2)
 
 
 def _bound_searches(drawing: Drawing, target: Target, *, fits: bool) -> list[_Search]:
@@ -107,8 +162,10 @@ def _answer(
         tell(n_pairs)
         return search.value(n_pairs)
 
-    n_pairs = theory.smallest_sample(value, target.value, drawing.candidates, start=search.start)
-    if n_pairs is not None:
+    size = parameters_per_user(drawing.config, search.estimator)
+    n_pairs = lasting_sample(value, target.value, drawing.candidates, size=size, start=search.start)
+    # short of the peak at `size` nothing tells whether the target stays met
+    if n_pairs is not None and size <= drawing.largest:
         return Answer(*start, n_pairs, "REACHED", value=search.value(n_pairs))
     found = search.value(drawing.largest)
     remark = _shortfall(search, target, drawing, found)
@@ -126,10 +183,12 @@ def _refused(drawing: Drawing) -> tuple[Status, str] | None:
 
 
 def _shortfall(search: _Search, target: Target, drawing: Drawing, found: float) -> str:
-    """What there is to say of a target that was not met at the largest n."""
+    """What there is to say of a target that was not met at the largest n, or met too early."""
     size = drawing.config.d1 * drawing.config.d2
     if math.isnan(found):
         return "every fit failed"
     if search.statement == _A_PRIORI and drawing.largest < size:
         return f"needs n >= {size:,}"
+    if found <= target.value:
+        return f"needs n >= {math.ceil(parameters_per_user(drawing.config, search.estimator)):,}"
     return "vacuous" if search.kind == "proved" and found >= target.ceiling else ""

@@ -173,6 +173,9 @@ def test_the_rising_branch_of_the_logarithm_is_no_answer():
         assert size == math.ceil(root) >= 5
     # 5 log(n) / (100 n) is above 0.0165 at n = 2, 3 and 4 only
     assert size == 5
+    # the target is met at every n here: it counts from n = e on, and a rival without says 1
+    given |= {"d1": 2, "nu": 100.0}
+    assert theory.theorem_4_1_sample_size(0.9, **given) == 3
 
 
 @pytest.mark.parametrize(
