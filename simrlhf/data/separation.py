@@ -24,8 +24,6 @@ _ZERO = 1e-12
 _FITTED = 1e-6
 # constraints times unknowns of a linear program: 28,000 times 51 took 15 s
 _LARGEST_PROGRAM = 1_500_000
-# HiGHS keeps constraints to 1e-7: the value of the program is a whole number up to this
-_NOT_WHOLE = 1e-3
 
 
 class RowSpace(NamedTuple):
@@ -75,8 +73,9 @@ def find_separation(space: RowSpace, labels: np.ndarray) -> Separation:
     `"overlap"`: no such `theta`. Rows of zeros take no part. (A. Albert and J. A. Anderson,
     Biometrika 71, 1984.)
 
-    Exact up to rounding: every answer has a proof (see `_prove`), which Newton's method finds as a
-    rule and a linear program otherwise.
+    As a rule Newton's method finds a proof (see `_prove`), exact up to rounding. Otherwise a linear
+    program decides, which keeps its constraints to 1e-7 only: by it, labels that a direction
+    separates by margins of that order may count as separated or not.
 
     Args:
         space: of the features `(n, D)`.
@@ -103,16 +102,19 @@ def _separate(sided: np.ndarray) -> Separation:
     kind, residual = _prove(sided)
     if kind != NOT_EXAMINED:
         return Separation(kind, len(sided) if kind == COMPLETE else 0)
-    # where Newton's method diverges, it has fitted the labels that a direction separates
+    # where Newton's method diverges, it has fitted the labels that a direction separates; where a
+    # reward is merely large, some labels look like it
     fitted = residual < _FITTED
     if fitted.any() and not fitted.all():
-        rest, free = sided[~fitted], _off(sided[fitted], sided[~fitted])
-        if (
-            _nonzero(free).all()  # rounding has a side, too
-            and _prove(row_space(rest).rows)[0] == OVERLAP
-            and _prove(row_space(free).rows)[0] == COMPLETE
-        ):
-            return Separation(QUASI, len(free))
+        rest = row_space(sided[~fitted])
+        if _prove(rest.rows)[0] == OVERLAP:
+            # theta = 0 on the rest, by multipliers above 0: it is free off their rows alone
+            if rest.rank == sided.shape[1]:
+                return Separation(OVERLAP, 0)
+            # orthonormal columns again, for the rest does not move along them
+            free = _off(sided[fitted], sided[~fitted])
+            if _prove(free)[0] == COMPLETE:
+                return Separation(QUASI, len(free))
     return _by_program(sided)
 
 
@@ -155,6 +157,7 @@ def _by_program(sided: np.ndarray) -> Separation:
         max sum_j u_j   subject to   s_j x_j'theta >= u_j,  0 <= u_j <= 1,
 
     whose value is the largest number of labels that one recession direction gets strictly right.
+    Rows are brought to length one first: the solver's 1e-7 is absolute.
     """
     n, r = sided.shape
     if n * r > _LARGEST_PROGRAM:
@@ -168,7 +171,7 @@ def _by_program(sided: np.ndarray) -> Separation:
         bounds=[(None, None)] * r + [(0, 1)] * n,
         method="highs",
     )
-    if found.status != 0 or abs(found.fun - round(found.fun)) > _NOT_WHOLE:
+    if found.status != 0:
         return Separation(NOT_EXAMINED, 0)
     n_separated = -round(found.fun)
     kind = COMPLETE if n_separated == n else QUASI if n_separated else OVERLAP

@@ -18,6 +18,8 @@ _KINDS = ("differences", "items", "texts")
 _ROW_FIELDS = ("user_ids", "choice", "differences", "pairs", "weights", "groups", "pair_ids")
 # a feature that varies less than this, relative to its size, is rounding: it is not scaled up
 _CONSTANT = 1e-12
+# products of a squared weight and a squared response stay finite, and above zero, between these
+_LEAST, _LARGEST = 1e-50, 1e50
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +40,8 @@ class PairTable:
         link: `"logistic"` or `"identity"`.
 
     Raises:
-        InputError: no rows, shapes that do not agree, more or less than one kind of content.
+        InputError: no rows, shapes that do not agree, more or less than one kind of content, the
+            largest weight or real response outside 1e-50 to 1e50 and not 0.
     """
 
     user_ids: np.ndarray
@@ -70,6 +73,9 @@ class PairTable:
         for name, rest in {**shapes, "differences": (None, None)}.items():
             if (array := getattr(self, name)) is not None:
                 checks.shape(name, array, (self.n_pairs, *rest), remedy="one row for each pair")
+        _check_size("weights", np.asarray(self.weights))
+        if not links.get_link(self.link).is_preference:
+            _check_size("responses", self.choice)
 
     @property
     def kind(self) -> str:
@@ -162,11 +168,13 @@ def fit_scales(table: PairTable, keep: np.ndarray) -> np.ndarray:
     """
     if table.items is not None:
         used = table.items[table.used_items(keep)]
-        return safe_scales(used.std(axis=0), np.abs(used).max(axis=0))
+        size = np.abs(used).max(axis=0)
+        return safe_scales(size * _in_units(used, size).std(axis=0), size)
     if table.differences is None:
         raise checks.InputError("texts have no numeric features to scale")
     used = table.differences[keep]
-    return safe_scales(np.sqrt(np.mean(used**2, axis=0)), np.abs(used).max(axis=0))
+    size = np.abs(used).max(axis=0)
+    return safe_scales(size * np.sqrt(np.mean(_in_units(used, size) ** 2, axis=0)), size)
 
 
 def scaled(table: PairTable, scales: np.ndarray) -> PairTable:
@@ -181,3 +189,22 @@ def scaled(table: PairTable, scales: np.ndarray) -> PairTable:
 def safe_scales(spread: np.ndarray, size: np.ndarray) -> np.ndarray:
     """`spread`, with 1 where it is zero up to the rounding of numbers as large as `size`."""
     return np.where(spread > _CONSTANT * size, spread, 1.0)
+
+
+def _in_units(values: np.ndarray, size: np.ndarray) -> np.ndarray:
+    # at most one, so that squares of 1e300 stay finite and those of 1e-300 above zero
+    return values / np.where(size > 0, size, 1.0)
+
+
+def _check_size(name: str, values: np.ndarray) -> None:
+    largest = float(np.abs(values).max())
+    checks.require(
+        not largest > _LARGEST,
+        f"{name} reach {largest:.3g}, above {_LARGEST:g}, where float64 products overflow; "
+        f"rescale the {name}",
+    )
+    checks.require(
+        not 0 < largest < _LEAST,
+        f"{name} reach {largest:.3g} only, below {_LEAST:g}, where float64 products vanish; "
+        f"rescale the {name}",
+    )

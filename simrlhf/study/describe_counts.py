@@ -134,13 +134,11 @@ def agreement(case: Case) -> Section:
     found = quality.find_agreement(case.user, case.asked, case.side, n_users=case.n_users)
     if found.n_pairs == 0:
         return not_applicable("no pair was answered by two users")
-    some = found.couples > 0
-    shares = np.where(some, found.agreeing / np.maximum(found.couples, 1), np.nan)
+    shares = np.where(found.couples > 0, found.agreeing / np.maximum(found.couples, 1), np.nan)
     overall = {
         "n_pairs": found.n_pairs,
         "share": float(found.agreeing.sum() / found.couples.sum()),
         "alpha": found.alpha,
-        "share_per_user": spread(shares[some]),
     }
     by_user = {"couples": found.couples, "agreeing": found.agreeing, "agreement": shares}
     return Section(overall, by_user)
@@ -155,6 +153,7 @@ def position_bias(case: Case) -> Section:
         return not_applicable("every answer is a tie")
     overall = {
         "n_answers": int(found.answers.sum()),
+        "n_pairs": found.n_pairs,
         "share": found.share._asdict(),
         "p_value": found.p_value,
         "n_users_off": int((found.adjusted < LEVEL).sum()),
@@ -164,6 +163,8 @@ def position_bias(case: Case) -> Section:
     by_user = {
         "answers": found.answers,
         "first": found.first,
+        "leaning_pairs": found.pairs,
+        "leaning_first": found.pairs_first,
         "first_p": found.p_values,
         "first_p_adjusted": found.adjusted,
     }

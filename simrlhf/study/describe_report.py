@@ -17,8 +17,8 @@ from simrlhf.study.describe_counts import LEVEL, NOT_APPLICABLE
 
 # so many users or features are named
 _NAMED = 3
-# the share of cyclic triples says little of a user with fewer: its error at 1/4 is 8 points there
-_ENOUGH_TRIPLES = 30
+# a share says little of a user with fewer triples or couples: its error is 8 or 9 points there
+_ENOUGH = 30
 Numbers = dict[str, Any]
 
 
@@ -115,30 +115,39 @@ def _duplicates(numbers: Numbers, users: pd.DataFrame) -> list[str]:
 
 
 def _agreement(numbers: Numbers, users: pd.DataFrame) -> list[str]:
-    lowest = users.loc[users["agreement"].idxmin()]
     alpha = "" if numbers["alpha"] is None else f" Krippendorff's alpha {numbers['alpha']:.3f}."
-    return [
+    said = [
         f"{_count(numbers['n_pairs'], 'pair')} answered by two users or more. Two of them choose "
-        f"the same item in {numbers['share']:.1%} (coin flips: 50%).{alpha}",
-        f"By user: {_spread(numbers['share_per_user'], '.0%')}; lowest {lowest['user_id']} "
-        f"({lowest['agreeing']:,} of {lowest['couples']:,}).",
+        f"the same item in {numbers['share']:.1%} (coin flips: 50%).{alpha}"
     ]
+    some = users[users["couples"] >= _ENOUGH]
+    if len(some):
+        lowest = some.loc[some["agreement"].idxmin()]
+        said.append(
+            f"{_by_user(some['agreement'], 'couples')}; lowest {lowest['user_id']} "
+            f"({lowest['agreeing']:,} of {lowest['couples']:,})."
+        )
+    return said
 
 
 def _position_bias(numbers: Numbers, users: pd.DataFrame) -> list[str]:
+    n_pairs = numbers["n_pairs"]
+    share = _interval(numbers["share"]) if n_pairs > 1 else f"{numbers['share']['estimate']:.1%}"
     said = [
-        f"The item that stands first is preferred in {_interval(numbers['share'])} of "
-        f"{numbers['n_answers']:,} strict answers; p = {numbers['p_value']:.2g} for one half."
+        f"The item that stands first is preferred in {share} of "
+        f"{_count(numbers['n_answers'], 'strict answer')} to {_count(n_pairs, 'pair')}; "
+        f"p = {numbers['p_value']:.2g} for one half."
     ]
     off = users[users["first_p_adjusted"] < LEVEL].sort_values("first_p_adjusted")
     named = "; ".join(
-        f"{row['user_id']} {row['first'] / row['answers']:.0%} of {row['answers']:,}"
+        f"{row['user_id']} first in {row['leaning_first']:,} of {row['leaning_pairs']:,}"
         for row in off.head(_NAMED).to_dict("records")
     )
     more = f" and {len(off) - _NAMED} more" if len(off) > _NAMED else ""
     said.append(
-        f"Users off one half, p < {LEVEL:g} adjusted for the number of users: {len(off)} of "
-        f"{len(users):,}" + (f" ({named}{more})." if len(off) else ".")
+        "By user, over pairs to which the user's answers lean first or second: off one half, "
+        f"p < {LEVEL:g} adjusted for the number of users, {len(off)} of {len(users):,}"
+        + (f" ({named}{more})." if len(off) else ".")
     )
     if numbers["both"] is None:
         said.append(
@@ -167,13 +176,9 @@ def _intransitivity(numbers: Numbers, users: pd.DataFrame) -> list[str]:
             f"Cyclic (a over b over c over a) among the triples of items that one user compared "
             f"all three ways: {share(numbers['own'])}."
         )
-        some = users[users["triples"] >= _ENOUGH_TRIPLES]
+        some = users[users["triples"] >= _ENOUGH]
         if len(some):
-            shares = some["cyclic"] / some["triples"]
-            said.append(
-                f"By user, for the {len(some)} with {_ENOUGH_TRIPLES} triples or more: "
-                f"{shares.min():.0%} to {shares.max():.0%} (median {shares.median():.0%})."
-            )
+            said.append(f"{_by_user(some['cyclic'] / some['triples'], 'triples')}.")
     if numbers["pooled"]["triples"]:
         said.append(f"Cyclic in the majorities of all users: {share(numbers['pooled'])}.")
     return said
@@ -213,7 +218,8 @@ def _separability(numbers: Numbers, users: pd.DataFrame) -> list[str]:
         separation.QUASI: "some reward gets some labels right for certain and contradicts none, "
         "so the likelihood has no maximum",
         separation.COMPLETE: "some reward gets every label right, so the likelihood has no maximum",
-        separation.NOT_EXAMINED: "too large for the linear program that decides",
+        separation.NOT_EXAMINED: "without a proof, and the linear program that decides was too "
+        "large or did not finish",
     }
     said.append("; ".join(f"{kind}: {meaning[kind]}" for kind in separation.KINDS if kind in met))
     said[-1] = said[-1][0].upper() + said[-1][1:] + "."
@@ -247,8 +253,13 @@ def _spectrum(numbers: Numbers, users: pd.DataFrame) -> list[str | Table]:
             "belong to the group."
         )
     if numbers["pooled_ridge"]:
+        why = {
+            separation.COMPLETE: "One reward separates all answers",
+            separation.QUASI: "One reward separates some answers and contradicts none",
+            separation.NOT_EXAMINED: "Whether one reward separates answers was not decided",
+        }
         said.append(
-            "One reward separates all answers or nearly so; it was fitted with --ridge "
+            f"{why[numbers['pooled_separability']]}, so the common reward was fitted with --ridge "
             f"{numbers['pooled_ridge']:g}."
         )
     return said
@@ -272,6 +283,13 @@ def _count(number: int, noun: str) -> str:
 def _spread(spread: Numbers, form: str = ",.0f") -> str:
     low, median, high = (format(spread[name], form) for name in ("min", "median", "max"))
     return f"{low} each" if low == high else f"{low} to {high} (median {median})"
+
+
+def _by_user(shares: pd.Series, counted: str) -> str:
+    return (
+        f"By user, for the {len(shares):,} with {_ENOUGH} {counted} or more: {shares.min():.0%} to "
+        f"{shares.max():.0%} (median {shares.median():.0%})"
+    )
 
 
 def _interval(found: Numbers) -> str:

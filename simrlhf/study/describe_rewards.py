@@ -20,7 +20,8 @@ from simrlhf.study.describe_counts import (
     spread,
 )
 
-# the likelihood of separated labels has no maximum: a penalty of one pair bounds the pooled reward
+# the likelihood of separated labels has no maximum: a penalty of one pair bounds the pooled reward,
+# also where it was not decided whether they are separated
 _RIDGE_IF_SEPARATED = 1.0
 
 
@@ -92,10 +93,10 @@ def spectrum(
     progress: Callable[[int, int], None],
 ) -> Section:
     """The users' scores at the pooled reward against the nulls, and the ranks this suggests."""
-    separated = case.is_preference and pooled.kind != separation.OVERLAP
+    bounded = case.is_preference and pooled.kind != separation.OVERLAP
     try:
         spectrum_null.require_enough(case.preferences, pooled.rank)
-        common = fit(case.preferences, "global", ridge=_RIDGE_IF_SEPARATED if separated else 0.0)
+        common = fit(case.preferences, "global", ridge=_RIDGE_IF_SEPARATED if bounded else 0.0)
         found = spectrum_null.spectrum_against_null(
             case.preferences,
             honest.common_reward(common),
@@ -124,6 +125,7 @@ def spectrum(
         "permutations": permutations,
         "pooled_status": common.status.name,
         "pooled_ridge": common.ridge,
+        "pooled_separability": pooled.kind if case.is_preference else None,
     }
     return Section(overall, {})
 

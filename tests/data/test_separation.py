@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import scipy.optimize
+from scipy.special import expit
 
 from simrlhf.data import separation
 from simrlhf.data.separation import COMPLETE, NOT_EXAMINED, OVERLAP, QUASI, find_separation
@@ -158,6 +159,30 @@ def test_a_large_quasi_separated_table_needs_no_linear_program(rng, monkeypatch)
     assert examine(x, labels) == (QUASI, 7)
 
 
+def test_large_rewards_are_no_separation_and_need_no_linear_program(rng, monkeypatch):
+    monkeypatch.setattr(separation, "_LARGEST_PROGRAM", 0)
+    x = rng.normal(size=(3000, 8))
+    reward = x @ rng.normal(size=8) * 8
+    labels = (rng.random(3000) < expit(reward)).astype(float)
+    against = labels != (reward > 0)
+    assert np.abs(reward).max() > 23
+    assert against.sum() > 20
+    assert examine(x, labels) == (OVERLAP, 0)
+    # control: the same rewards without an answer against their sign
+    assert examine(x, labels != against) == (COMPLETE, 3000)
+
+
+def test_the_program_decides_alike_for_rows_of_any_length(rng, monkeypatch):
+    data = [small_data(rng, soft=False) for _ in range(60)]
+    expected = [examine(*d) for d in data]
+    monkeypatch.setattr(
+        separation, "_prove", lambda sided: (NOT_EXAMINED, np.full(len(sided), 0.5))
+    )
+    stretched = [x * 10.0 ** rng.uniform(-5, 5, (len(x), 1)) for x, _ in data]
+    found = [examine(x, labels) for x, (_, labels) in zip(stretched, data, strict=True)]
+    assert found == expected
+
+
 def test_a_wrong_guess_of_the_separated_labels_changes_nothing(monkeypatch):
     prove = separation._prove
     # two features that separate a label each, and two that are asked twice, with both answers
@@ -171,4 +196,12 @@ def test_a_wrong_guess_of_the_separated_labels_changes_nothing(monkeypatch):
 def test_what_no_proof_decides_within_the_limit_is_not_examined(monkeypatch):
     monkeypatch.setattr(separation, "_LARGEST_PROGRAM", 0)
     monkeypatch.setattr(separation, "_NEWTON_STEPS", 0)
+    assert examine([[1.0], [2.0]], [1, 1]) == (NOT_EXAMINED, 0)
+
+
+def test_a_program_that_does_not_finish_decides_nothing(monkeypatch):
+    monkeypatch.setattr(separation, "_NEWTON_STEPS", 0)
+    assert examine([[1.0], [2.0]], [1, 1]) == (COMPLETE, 2)
+    unfinished = scipy.optimize.OptimizeResult(status=1, fun=-2.0)
+    monkeypatch.setattr(scipy.optimize, "linprog", lambda *a, **k: unfinished)
     assert examine([[1.0], [2.0]], [1, 1]) == (NOT_EXAMINED, 0)

@@ -88,6 +88,41 @@ def test_constant_features_are_not_blown_up():
     np.testing.assert_allclose(made[:, 1].std(), 1.0)
 
 
+@pytest.mark.parametrize("unit", [1e300, 1e-300])
+def test_scales_follow_the_unit_where_squares_would_not(unit):
+    x = np.random.default_rng(2).normal(size=(5, 3, 1)) * np.array([1.0, 1.0, 0.0])[:, None]
+    for content in ({"differences": x, "pairs": None}, {"items": x[:4]}):
+        one, other = (
+            tables.fit_scales(text_table(texts=None, **{**content, name: content[name] * u}), rows)
+            for name in list(content)[:1]
+            for rows in [np.arange(5)]
+            for u in (1.0, unit)
+        )
+        np.testing.assert_allclose(other[:2], one[:2] * unit, rtol=1e-12)
+        assert one[2] == other[2] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": np.array([1, 1, 1, 1, 1e51])}, r"weights reach 1e\+51, above 1e\+50.*rescale"),
+        ({"weights": np.full(5, 1e-51)}, "weights reach 1e-51 only, below 1e-50.*rescale"),
+        ({"link": "identity", "choice": np.full(5, -1e51)}, r"responses reach 1e\+51, above"),
+        ({"link": "identity", "choice": np.full(5, -1e-51)}, "responses reach 1e-51 only"),
+    ],
+)
+def test_weights_and_responses_whose_products_leave_float64_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        text_table(**change)
+
+
+def test_weights_and_responses_of_any_usual_size_are_kept():
+    for size in (1e-50, 0.0, 1e50):
+        weights = np.array([1.0, 0.0, 1e-300, size, 1.0])
+        table = text_table(weights=weights, choice=np.full(5, size), link="identity")
+        np.testing.assert_array_equal(table.weights, weights)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -3,13 +3,14 @@
 import json
 import os
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.data import PairTable, load_shipped, save_table
+from simrlhf.data import PairTable, load_shipped, save_table, separation
 from simrlhf.study import describe, describe_counts, describe_report, describe_rewards
 from simrlhf.study.describe import describe_table, run_describe
 
@@ -245,6 +246,76 @@ def test_separated_answers_are_named_and_do_not_stop_the_spectrum(rng):
     assert found.overall["separability"]["users"]["complete"] == 6
     assert found.overall["spectrum"]["pooled_ridge"] == 1.0
     assert "needs --ridge or --norm-bound" in said(found)
+    assert "One reward separates all answers, so" in said(found)
+
+
+def test_what_was_not_decided_is_not_called_separated(rng, monkeypatch):
+    monkeypatch.setattr(separation, "_LARGEST_PROGRAM", 0)
+    monkeypatch.setattr(separation, "_NEWTON_STEPS", 0)
+    found = quick(differences(item_table(rng)))
+    assert found.overall["separability"]["pooled"]["kind"] == "not examined"
+    assert found.overall["spectrum"]["pooled_ridge"] == 1.0
+    assert "Whether one reward separates answers was not decided, so" in said(found)
+    assert "too large or did not finish" in said(found)
+    assert "One reward separates" not in said(found)
+
+
+def test_users_with_few_couples_are_not_named_for_their_agreement(rng):
+    # two users agree on 27 of 36 pairs, a stranger answers one of them and is against both
+    pairs = np.array(list(combinations(range(9), 2)))[[*range(36), *range(36), 0]]
+    choice = np.repeat([1.0, 1.0, 0.0, 0.0], [36, 27, 9, 1])
+    table = PairTable(
+        user_ids=np.repeat(["a", "b", "stranger"], [36, 36, 1]),
+        choice=choice,
+        items=rng.normal(size=(9, 4, 1)),
+        pairs=pairs,
+    )
+    case = describe_counts.open_case(table, dimensions=0)
+    found = describe_counts.agreement(case)
+    users = pd.DataFrame({"user_id": case.names, **found.by_user})
+    assert users["couples"].tolist() == [37, 37, 2]
+    assert users["agreement"].idxmin() == 2
+    told = describe_report.tell("agreement", found.overall, users)
+    assert told[1] == (
+        "By user, for the 2 with 30 couples or more: 73% to 73% (median 73%); lowest a (27 of 37)."
+    )
+    few = describe_report.tell("agreement", found.overall, users[2:])
+    assert len(few) == 1
+
+
+def test_position_bias_is_told_with_the_number_of_pairs(rng):
+    table = item_table(rng, n_rows=60)
+    # each of six users answers ten pairs of the own four times, the first always first
+    pairs = np.array(list(combinations(range(12), 2)))[:60]
+    rows = np.repeat(np.arange(60), 4)
+    table = replace(
+        table, user_ids=np.repeat([f"u{i}" for i in range(6)], 10), pairs=pairs, choice=np.ones(60)
+    ).select(rows)
+    case = describe_counts.open_case(table, dimensions=0)
+    found = describe_counts.position_bias(case)
+    users = pd.DataFrame({"user_id": case.names, **found.by_user})
+    np.testing.assert_array_equal(users["answers"], 40)
+    np.testing.assert_array_equal(users["leaning_pairs"], 10)
+    told = "\n".join(describe_report.tell("position_bias", found.overall, users))
+    assert "of 240 strict answers to 60 pairs" in told
+    assert "6 of 6 (u0 first in 10 of 10; u1 first in 10 of 10;" in told
+    one = describe_counts.position_bias(
+        describe_counts.open_case(table.select(rows == 0), dimensions=0)
+    )
+    told = describe_report.tell("position_bias", one.overall, users[:1])[0]
+    assert told.endswith("preferred in 100.0% of 4 strict answers to 1 pair; p = 1 for one half.")
+
+
+@pytest.mark.parametrize("unit", [1e300, 1e-300])
+def test_the_unit_of_a_feature_changes_nothing(rng, unit):
+    table = differences(item_table(rng))
+    scaled = replace(table, differences=table.differences * np.array([unit, 1, 1, 1])[:, None])
+    one, other = (
+        describe_rewards.examine(describe_counts.open_case(t, dimensions=0), slice(None))
+        for t in (table, scaled)
+    )
+    assert other == one._replace(condition=pytest.approx(one.condition))
+    assert one.rank == 4
 
 
 # ---------------------------------------------------------------- the command
@@ -289,6 +360,9 @@ def test_data_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "own.csv").write_text("user_id,choice,x0\na,1,q\n")
     with pytest.raises(InputError, match="line 2, field 'x0': 'q' is not a number"):
         run_describe(str(tmp_path / "own.csv"))
+    (tmp_path / "heavy.csv").write_text("user_id,choice,x0,weight\na,1,1,1e200\n")
+    with pytest.raises(InputError, match=r"weights reach 1e\+200, above 1e\+50"):
+        run_describe(str(tmp_path / "heavy.csv"))
     (tmp_path / "none.csv").write_text("user_id,choice,x0,weight\na,1,1,0\n")
     with pytest.raises(InputError, match="all weights are 0"):
         run_describe(str(tmp_path / "none.csv"))

@@ -219,6 +219,14 @@ def test_a_value_stands_out_exactly_where_it_exceeds_its_threshold(rng):
         np.testing.assert_array_equal(above, np.arange(above.size) < found.rank)
 
 
+def test_the_smallest_p_value_counts_the_data_among_the_draws(rng):
+    data = different(rng, rank=1, strength=3.0)
+    found = spectrum_against_null(data, fit_pooled(data), permutations=19)
+    np.testing.assert_array_equal(found.p_values_each[0], 1 / 20)
+    # and a value that no draw stays below has 1, not more
+    assert (found.p_values_each <= 1).all()
+
+
 # ---------------------------------------------------------------- size and power
 
 
