@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simrlhf.core import links
-from simrlhf.data import quality, triples
+from simrlhf.data import position, quality, triples
 from simrlhf.data.preferences import Preferences
 from simrlhf.data.quality import Questions
 from simrlhf.data.tables import PairTable
@@ -148,7 +148,7 @@ def position_bias(case: Case) -> Section:
     """How often the item that stands first is preferred."""
     if not case.is_preference:
         return not_applicable(_REAL_CHOICES)
-    found = quality.find_position(case.user, case.asked, case.side, n_users=case.n_users)
+    found = position.find_position(case.user, case.asked, case.side, n_users=case.n_users)
     if found is None:
         return not_applicable("every answer is a tie")
     overall = {
