@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import pickle
+import queue
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,10 +17,10 @@ from typing import TYPE_CHECKING, cast
 from simrlhf.core import checks, numerics
 from simrlhf.study import provenance
 from simrlhf.study.cells import Task
-from simrlhf.study.worker import Answer, run_remote_task
+from simrlhf.study.worker import Answer, portable_runner
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
     from simrlhf.study.runner import Executor
 
@@ -24,6 +28,19 @@ _SECONDS_TO_ANSWER = 10
 _SECONDS_TO_START = 120
 # tasks beyond the running ones that wait at the workers, so that none is idle between two
 _WAITING_PER_THREAD = 1
+# how long no answer comes before the sweep looks whether there are workers
+_SECONDS_BETWEEN_LOOKS = 10.0
+_ABSENT = "the Dask scheduler has no worker; the sweep waits until one comes (Ctrl-C ends it)"
+_PRESENT = "the Dask scheduler has workers again; the sweep goes on"
+# Dask gives some of them levels of their own, which their parents' do not reach
+_LOGGERS = (
+    "distributed",
+    "distributed.client",
+    "distributed.gc",
+    "tornado",
+    "tornado.application",
+    "asyncio",
+)
 _MISSING = "Dask is not installed; install simrlhf with its cluster extra: pip install '.[cluster]'"
 
 
@@ -43,7 +60,7 @@ def open_executor(*, workers: int | None, scheduler: str | None) -> Iterator[Exe
     except ImportError:
         raise checks.InputError(_MISSING) from None
     # a lost connection or a killed worker is survived or reported by the sweep, in its own words
-    for name in ("distributed", "tornado", "asyncio"):
+    for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
         with _connect(distributed, scheduler) as client:
@@ -101,37 +118,36 @@ def _run_on(client: Client, cell: str, tasks: Iterable[Task]) -> Iterator[tuple[
     """Keep every thread of the cluster busy, and yield answers as they come.
 
     A task whose worker dies runs again elsewhere; one that kills its workers time after time is
-    answered with a crash.
+    answered with a crash. Without a worker the sweep waits, and says so: a launcher may start some.
     """
-    from distributed import as_completed
-
     threads = cast(Callable[[], dict[str, int]], client.nthreads)  # its type is the awaitable's
-    queue = iter(tasks)
-    code = provenance.code_digest()
-    running: dict = {}
-    done = as_completed(loop=client.loop)
-
-    def fill() -> None:
-        room = sum(threads().values()) * (1 + _WAITING_PER_THREAD)
-        while len(running) < max(room, 1):
-            task = next(queue, None)
-            if task is None:
+    waiting = iter(tasks)
+    run, code = portable_runner(), provenance.code_digest()
+    running: dict[Future, Task] = {}
+    done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    silent = absent = False
+    while True:
+        with _connection(client):
+            present = sum(threads().values())
+            room = max(present * (1 + _WAITING_PER_THREAD), 1)
+            for task in itertools.islice(waiting, max(room - len(running), 0)):
+                # impure: a task given again after a crash must not be answered from memory
+                future = client.submit(run, cell, pickle.dumps(task), code, pure=False)
+                running[future] = task
+                future.add_done_callback(done.put)
+            if not running:
                 return
-            # impure: the same task given again after a crash must not be answered from memory
-            future = client.submit(run_remote_task, cell, task, code, pure=False)
-            running[future] = task
-            done.add(future)
-
-    with _connection(client):
-        fill()
-    while running:
-        with _connection(client):
-            future = next(done)
-            task, answer = running.pop(future), _answer(future)
+            # a worker that its nanny starts again is away for seconds: not worth a line
+            if absent != (present == 0) and (absent or silent):
+                absent = not absent
+                print(_ABSENT if absent else _PRESENT, file=sys.stderr, flush=True)
+            answered = _next_answer(done)
+        silent = answered is None
+        if answered is not None:
+            future, answer = answered
+            task = running.pop(future)
             future.release()
-        yield task, answer
-        with _connection(client):
-            fill()
+            yield task, answer
 
 
 @contextmanager
@@ -148,14 +164,29 @@ def _connection(client: Client) -> Iterator[None]:
         ) from None
 
 
-def _answer(future) -> Answer:
+def _next_answer(done: queue.SimpleQueue[Future]) -> tuple[Future, Answer] | None:
+    """The next answer, or None where none comes for a while.
+
+    Raises:
+        InputError: a worker has another simrlhf, or none.
+    """
     from distributed import KilledWorker
 
     try:
-        return future.result()
+        future = done.get(timeout=_SECONDS_BETWEEN_LOOKS)
+    except queue.Empty:
+        return None
+    try:
+        said = future.result(timeout=_SECONDS_BETWEEN_LOOKS)
+    except TimeoutError:  # a worker died with the answer before it was fetched; it will come again
+        future.add_done_callback(done.put)
+        return None
     except KilledWorker as error:
         reason = (
             f"KilledWorker: {os.path.basename(str(error.last_worker.address))} was the last of "
             f"{error.allowed_failures + 1} workers that died over it (out of memory?)"
         )
-        return Answer([], 0.0, provenance.provenance(), crash=reason)
+        return future, Answer([], 0.0, provenance.provenance(), crash=reason)
+    if isinstance(said, str):
+        raise checks.InputError(said)
+    return future, pickle.loads(said)
