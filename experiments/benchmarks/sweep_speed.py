@@ -21,6 +21,7 @@ import numpy as np
 
 from simrlhf.core import numerics
 from simrlhf.study import cluster, results, runner
+from simrlhf.study.cells import Task
 from simrlhf.study.spec import StudySpec, load_study
 
 STUDY = "subspace_vs_pairs"
@@ -86,9 +87,9 @@ def reading() -> None:
         folder = Path(place)
         store = results.open_store(spec.name, folder)
         plan = runner.plan_study(spec, ())
-        template = runner.run_task(spec.cell, _first_draw(plan.tasks[0]))
+        template = runner.run_task(spec.cell, Task(spec.seed, spec.metrics, plan.draws[:1]))
         by_name = {row["estimator"]: row for row in template.rows}
-        for draw in plan.tasks[0].draws:
+        for draw in plan.draws:
             rows = [
                 {**by_name[cell.estimator], "key": key, "repetition": draw.repetition}
                 for key, cell in draw.cells.items()
@@ -129,12 +130,6 @@ def _sweep(spec: StudySpec, executor: runner.Executor) -> tuple[float, Path]:
     started = time.perf_counter()
     runner.run_study(spec, store, runner.plan_study(spec, store.keys()), executor=executor)
     return time.perf_counter() - started, folder
-
-
-def _first_draw(task):
-    from dataclasses import replace
-
-    return replace(task, draws=task.draws[:1])
 
 
 def _pin(client) -> None:

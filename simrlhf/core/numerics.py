@@ -6,7 +6,9 @@ line and the tests call `configure` once.
 
 from __future__ import annotations
 
+import functools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +52,32 @@ def configure(*, threads: int | None = 1, cache: bool = True) -> None:
         threadpool_limits(checks.integer("threads", threads, low=1))
     if cache:
         _enable_cache(cache_directory())
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent on tracing and compiling since the first such call.
+
+    What a difference of two values says of the time between them, a first run of a kernel is not
+    taken for the time that it takes.
+    """
+    return sum(end - start for start, end in _compilations())
+
+
+@functools.cache
+def _compilations() -> list[tuple[float, float]]:
+    """Spans of time in which JAX traced or compiled, kept up to date by JAX itself."""
+    spans: list[tuple[float, float]] = []
+
+    def note(event: str, seconds: float, **_: object) -> None:
+        if not event.startswith("/jax/core/compile/"):
+            return
+        end = time.perf_counter()
+        while spans and spans[-1][0] >= end - seconds:  # a function traced within this one
+            spans.pop()
+        spans.append((end - seconds, end))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    return spans
 
 
 def cache_directory() -> Path:

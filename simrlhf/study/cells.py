@@ -1,4 +1,4 @@
-"""Cell functions: what a study computes for the draws of one grid point.
+"""Cell functions: what a study computes for the draws of a task.
 
 A cell function takes a `Task` and returns one row for each of its cells, whatever happens: a cell
 that raises is a row with status `FAILED`, the reason in `message`, and no metrics.
@@ -7,13 +7,13 @@ that raises is a row with status `FAILED`, the reason in `message`, and no metri
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from simrlhf.core import streams
+from simrlhf.core import numerics, streams
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult, fit_many
 from simrlhf.metrics import bounds_of_fit, recovery
@@ -33,25 +33,38 @@ class Cell(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """One world and its sample, and the cells by content key that are wanted of it."""
+    """One world and its sample, and what is wanted of it.
 
+    Attributes:
+        point: world and settings of `fit`.
+        largest: pairs per user of the sample; smaller samples are its first pairs, and the others
+            are switched off: arrays of one shape need one compilation.
+        repetition: number of the draw at this point.
+        cells: by content key.
+    """
+
+    point: Point
+    largest: int
     repetition: int
     cells: Mapping[str, Cell]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Draws of equal shape run through the same compiled kernels."""
+        world = self.point.world
+        return (world.n_users, self.largest, world.d1, world.d2, world.rank)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Draws of one grid point, computed together.
+    """Draws that are computed together.
 
     Attributes:
-        point: world, settings of `fit`, and the sample sizes: smaller samples are the first pairs
-            of the largest.
         seed: root of the study's randomness.
         metrics: names of the groups of columns.
         draws: what to compute.
     """
 
-    point: Point
     seed: int
     metrics: tuple[str, ...]
     draws: tuple[Draw, ...]
@@ -70,9 +83,18 @@ class _Wanted(NamedTuple):
     """A cell with all that its row needs."""
 
     key: str
-    repetition: int
-    cell: Cell
+    draw: Draw
     sample: _Sample
+
+    @property
+    def cell(self) -> Cell:
+        return self.draw.cells[self.key]
+
+    @property
+    def settings(self) -> tuple:
+        """What the members of a batch have in common."""
+        point = self.draw.point
+        return (self.cell.estimator, point.world.rank, point.fit)
 
 
 def run_recovery(task: Task) -> list[Row]:
@@ -82,40 +104,30 @@ def run_recovery(task: Task) -> list[Row]:
     every sample size. Cells of one estimator are fitted as a batch where the device profits.
     """
     rows: list[Row] = []
-    wanted: dict[str, list[_Wanted]] = {}
+    wanted: dict[tuple, list[_Wanted]] = {}
     for draw in task.draws:
         try:
-            samples = _samples(task, draw)
+            samples = _samples(task.seed, draw)
         except Exception as error:  # a row says so: one draw must not end the others
-            rows += failed_rows(task, [draw], _reason(error))
+            rows += failed_rows([draw], _reason(error))
             continue
         for key, cell in draw.cells.items():
-            sample = samples[cell.n_pairs]
-            wanted.setdefault(cell.estimator, []).append(
-                _Wanted(key, draw.repetition, cell, sample)
-            )
+            one = _Wanted(key, draw, samples[cell.n_pairs])
+            wanted.setdefault(one.settings, []).append(one)
     for cells in wanted.values():
-        rows += _fit_and_measure(task, cells)
+        rows += _fit_and_measure(cells, task.metrics)
     return rows
 
 
-def failed_rows(task: Task, draws: list[Draw] | tuple[Draw, ...], reason: str) -> list[Row]:
+def failed_rows(draws: Iterable[Draw], reason: str) -> list[Row]:
     """Rows of cells that could not be computed."""
-    return [
-        {
-            **_identity(task, key, draw.repetition, cell),
-            "status": FAILED,
-            "message": reason,
-        }
-        for draw in draws
-        for key, cell in draw.cells.items()
-    ]
+    return [_failed_row(draw, key, reason) for draw in draws for key in draw.cells]
 
 
-def _samples(task: Task, draw: Draw) -> dict[int, _Sample]:
-    seeds = streams.generator(task.seed, "repetition", draw.repetition).integers(2**62, size=2)
-    world = make_world(task.point.world, seed=int(seeds[0]))
-    everything = sample_preferences(world, max(task.point.n_pairs), seed=int(seeds[1]))
+def _samples(seed: int, draw: Draw) -> dict[int, _Sample]:
+    seeds = streams.generator(seed, "repetition", draw.repetition).integers(2**62, size=2)
+    world = make_world(draw.point.world, seed=int(seeds[0]))
+    everything = sample_preferences(world, draw.largest, seed=int(seeds[1]))
     sizes = {cell.n_pairs for cell in draw.cells.values()}
     return {n: _Sample(world, _first(everything, n)) for n in sorted(sizes)}
 
@@ -126,49 +138,50 @@ def _first(everything: Preferences, n_pairs: int) -> Preferences:
     return everything.reweighted((place < n_pairs).astype(float))
 
 
-def _fit_and_measure(task: Task, cells: list[_Wanted]) -> list[Row]:
+def _fit_and_measure(cells: list[_Wanted], metrics: tuple[str, ...]) -> list[Row]:
     """Rows of one estimator's cells; a batch that raises is tried again cell by cell.
 
-    Fits of a batch cannot be timed apart: each row's `seconds` is an equal share of the batch's.
+    Fits of a batch cannot be timed apart: each row's `seconds` is an equal share of the batch's,
+    without what went into compiling.
     """
-    started = time.perf_counter()
+    compiled, started = numerics.compile_seconds(), time.perf_counter()
     try:
-        results = _fit(task, cells)
+        results = _fit(cells)
     except Exception as error:
         if len(cells) > 1:
-            return [row for cell in cells for row in _fit_and_measure(task, [cell])]
-        return [_failed_row(task, cells[0], error)]
-    seconds = (time.perf_counter() - started) / len(cells)
+            return [row for cell in cells for row in _fit_and_measure([cell], metrics)]
+        return [_failed_row(cells[0].draw, cells[0].key, _reason(error))]
+    taken = time.perf_counter() - started - (numerics.compile_seconds() - compiled)
+    seconds = max(taken, 0.0) / len(cells)
     return [
-        _measure(task, cell, result, seconds) for cell, result in zip(cells, results, strict=True)
+        _measure(cell, result, metrics, seconds)
+        for cell, result in zip(cells, results, strict=True)
     ]
 
 
-def _fit(task: Task, cells: list[_Wanted]) -> list[FitResult]:
-    estimator = cells[0].cell.estimator
+def _fit(cells: list[_Wanted]) -> list[FitResult]:
+    estimator, rank, settings = cells[0].settings
     worlds = [cell.sample.world for cell in cells]
     return fit_many(
         [cell.sample.preferences for cell in cells],
         estimator,
-        rank=task.point.world.rank,
+        rank=rank,
         bases=[world.basis for world in worlds] if estimator == "oracle" else None,
         theta_inits=[world.theta_init if world.theta_init.any() else None for world in worlds],
-        **dict(task.point.fit),
+        **dict(settings),
     )
 
 
-def _measure(task: Task, wanted: _Wanted, result: FitResult, seconds: float) -> Row:
-    identity = _identity(task, wanted.key, wanted.repetition, wanted.cell)
+def _measure(wanted: _Wanted, result: FitResult, metrics: tuple[str, ...], seconds: float) -> Row:
+    world, preferences = wanted.sample
     try:
         measured: Row = {}
-        for name in task.metrics:
-            measured |= METRICS[name](
-                wanted.sample.world, wanted.sample.preferences, result, wanted.cell.n_pairs
-            )
+        for name in metrics:
+            measured |= METRICS[name](world, preferences, result, wanted.cell.n_pairs)
     except Exception as error:
-        return _failed_row(task, wanted, error)
+        return _failed_row(wanted.draw, wanted.key, _reason(error))
     return {
-        **identity,
+        **_identity(wanted.draw, wanted.key),
         **measured,
         "neg_log_likelihood": result.neg_log_likelihood,
         "gradient_norm": result.gradient_norm,
@@ -180,21 +193,21 @@ def _measure(task: Task, wanted: _Wanted, result: FitResult, seconds: float) -> 
     }
 
 
-def _identity(task: Task, key: str, repetition: int, cell: Cell) -> Row:
+def _identity(draw: Draw, key: str) -> Row:
     """What was asked: the columns that every row has."""
+    cell = draw.cells[key]
     return {
         "key": key,
-        "repetition": repetition,
+        "repetition": draw.repetition,
         "estimator": cell.estimator,
         "n_pairs": cell.n_pairs,
-        **asdict(task.point.world),
-        **{f"fit_{name}": value for name, value in task.point.fit},
+        **asdict(draw.point.world),
+        **{f"fit_{name}": value for name, value in draw.point.fit},
     }
 
 
-def _failed_row(task: Task, wanted: _Wanted, error: Exception) -> Row:
-    draw = Draw(wanted.repetition, {wanted.key: wanted.cell})
-    return failed_rows(task, [draw], _reason(error))[0]
+def _failed_row(draw: Draw, key: str, reason: str) -> Row:
+    return {**_identity(draw, key), "status": FAILED, "message": reason}
 
 
 def _reason(error: Exception) -> str:

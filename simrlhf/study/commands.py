@@ -85,7 +85,7 @@ def sweep(
     if options.dry_run:
         return 0
     store.remove_leftovers()
-    if plan.tasks:
+    if plan.draws:
         _compute(wanted, store, plan, options)
         stored = store.read(plan.keys)
     else:  # a rerun takes nothing back: rows once accepted stay so
@@ -195,12 +195,12 @@ def _plan(
     stored = store.read()
     plan = runner.plan_study(wanted, stored.keys(but_failed=options.retry_failed))
     stored = stored.of(plan.keys)
-    _name_damaged(store, stored, aside=bool(plan.tasks) and not options.dry_run)
+    _name_damaged(store, stored, aside=bool(plan.draws) and not options.dry_run)
     console.print(
         f"{wanted.name} ({wanted.size}): {len(plan.keys)} rows, "
         f"{len(plan.keys) - plan.n_missing} stored, {plan.n_missing} to compute"
     )
-    if not plan.tasks:
+    if not plan.draws:
         foreign = "" if options.mixed else results.made_elsewhere(stored)
         if foreign:
             console.print(foreign)
@@ -208,7 +208,7 @@ def _plan(
     if not options.mixed:
         results.require_one_program(stored, store.folder, joining=provenance.provenance())
     needs = estimate.estimate(
-        plan.tasks, stored, stored_bytes=store.size(), processes=options.workers or 1
+        plan.draws, stored, stored_bytes=store.size(), processes=options.workers or 1
     )
     console.print(needs.sentence)
     if options.scheduler is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from simrlhf.core import checks
-from simrlhf.study.cells import Task
+from simrlhf.study.cells import Draw
 from simrlhf.study.store import Stored
 
 # Seconds of one fit on one core of 2020s make, measured with the benchmark sweep_speed.py. A fit
@@ -28,6 +29,8 @@ _BYTES_PER_PROCESS = 0.5e9
 # `full` works on groups of users, each with at most so many bytes (estimators.users_apart)
 _BYTES_PER_GROUP = 256 * 2**20
 _GROUP_COPIES = 3
+# matrices of side d1 that the other estimators form, as `estimators.kernels` counts them
+_MATRICES = 10
 
 
 class Estimate(NamedTuple):
@@ -57,28 +60,29 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    tasks: tuple[Task, ...], stored: Stored, *, stored_bytes: int, processes: int
+    draws: tuple[Draw, ...], stored: Stored, *, stored_bytes: int, processes: int
 ) -> Estimate:
-    """Needs of `tasks` on `processes` processes of this machine.
+    """Needs of `draws` on `processes` processes of this machine.
 
-    The time is a model of the fits' work, scaled by what stored rows of the study took.
+    The time is a model of the fits' work, scaled for every estimator by what stored rows of the
+    study took, and a compilation of every kernel that no stored row has run.
     """
-    model = sum(_task_seconds(task) for task in tasks)
-    n_rows = sum(task.n_cells for task in tasks)
-    scale = _scale(stored.rows)
-    shapes = {
-        (task.point.world.n_users, estimator)
-        for task in tasks
-        for estimator in {cell.estimator for draw in task.draws for cell in draw.cells.values()}
-    }
-    seconds = model * (scale or 1.0) + (0.0 if scale else _COMPILATION * len(shapes))
+    scales, known = _scales(stored.rows)
+    usual = float(np.median([*scales.values()])) if scales else 1.0
+    seconds, kernels, n_rows = 0.0, set(), 0
+    for draw in draws:
+        n_rows += len(draw.cells)
+        for cell in draw.cells.values():
+            kernels.add((*_sizes(draw), cell.estimator))
+            seconds += scales.get(cell.estimator, usual) * _model(draw, cell.estimator)
+    seconds += _COMPILATION * len(kernels - known)
     per_row = stored_bytes / len(stored.rows) if len(stored.rows) else _BYTES_PER_ROW
-    largest = max((_task_bytes(task) for task in tasks), default=0.0)
+    largest = max((_task_bytes(draw, len(draws)) for draw in draws), default=0.0)
     return Estimate(
         seconds / processes,
         n_rows * per_row,
         (largest + _BYTES_PER_PROCESS) * processes,
-        scale is not None,
+        bool(scales),
     )
 
 
@@ -94,25 +98,20 @@ def require_memory(needs: Estimate) -> None:
     )
 
 
-def most_draws(task: Task) -> int:
-    """Draws of this task's point that one task may hold in memory."""
-    return max(1, int(_BYTES_PER_TASK // _draw_bytes(task)))
+def most_draws(draw: Draw) -> int:
+    """Draws like this one that a task may hold in memory."""
+    return max(1, int(_BYTES_PER_TASK // _draw_bytes(draw)))
 
 
-def _task_seconds(task: Task) -> float:
-    world, largest = task.point.world, max(task.point.n_pairs)
-    return sum(
-        _fit_seconds(
-            cell.estimator,
-            n_users=world.n_users,
-            n_pairs=largest,
-            d1=world.d1,
-            d2=world.d2,
-            rank=world.rank,
-        )
-        for draw in task.draws
-        for cell in draw.cells.values()
-    )
+def _sizes(draw: Draw) -> tuple[int, ...]:
+    """What kernels are compiled for, but for the number of pairs."""
+    n_users, _, d1, d2, rank = draw.shape
+    return (n_users, d1, d2, rank)
+
+
+def _model(draw: Draw, estimator: str) -> float:
+    n_users, n_pairs, d1, d2, rank = draw.shape
+    return _fit_seconds(estimator, n_users=n_users, n_pairs=n_pairs, d1=d1, d2=d2, rank=rank)
 
 
 def _fit_seconds(
@@ -124,35 +123,38 @@ def _fit_seconds(
     return _CONSTANT + _PER_FEATURE.get(estimator, _PER_FEATURE["share_b"]) * features
 
 
-def _task_bytes(task: Task) -> float:
-    """The largest task that is cut from this one, and the curvature matrices of `full`."""
-    world, largest = task.point.world, max(task.point.n_pairs)
-    held = _draw_bytes(task) * min(most_draws(task), len(task.draws))
-    matrices = 8.0 * world.n_users * min(world.d1 * world.d2, largest) ** 2
-    return held + _GROUP_COPIES * min(matrices, _BYTES_PER_GROUP)
+def _task_bytes(draw: Draw, n_draws: int) -> float:
+    """A task of such draws: their samples, and the matrices that one fit forms."""
+    n_users, n_pairs, d1, d2, _ = draw.shape
+    per_user = min(8.0 * n_users * min(d1 * d2, n_pairs) ** 2, _BYTES_PER_GROUP)
+    held = _draw_bytes(draw) * min(most_draws(draw), n_draws)
+    return held + max(_GROUP_COPIES * per_user, 8.0 * _MATRICES * d1**2)
 
 
-def _draw_bytes(task: Task) -> float:
+def _draw_bytes(draw: Draw) -> float:
     """Features of one draw, once for each sample size."""
-    world, largest = task.point.world, max(task.point.n_pairs)
-    features = 8.0 * world.n_users * largest * world.d1 * world.d2
-    sizes = max(len({cell.n_pairs for cell in draw.cells.values()}) for draw in task.draws)
-    return features * (_COPIES + sizes - 1)
+    n_users, n_pairs, d1, d2, _ = draw.shape
+    sizes = len({cell.n_pairs for cell in draw.cells.values()})
+    return 8.0 * n_users * n_pairs * d1 * d2 * (_COPIES + sizes - 1)
 
 
-def _scale(rows: pd.DataFrame) -> float | None:
-    """Time taken over time modelled, of the stored rows that were fitted."""
+def _scales(rows: pd.DataFrame) -> tuple[dict[str, float], set[tuple]]:
+    """Time taken over time modelled, by estimator; and the kernels that have run."""
     fitted = rows.dropna(subset="seconds") if "seconds" in rows else rows.iloc[:0]
     if fitted.empty:
-        return None
-    columns = fitted[["estimator", "n_users", "d1", "d2", "rank"]]
-    # every fit of a draw runs on the arrays of its largest sample
-    largest = int(fitted["n_pairs"].max())
-    modelled = sum(
-        _fit_seconds(name, n_users=n, n_pairs=largest, d1=d1, d2=d2, rank=k)
-        for name, n, d1, d2, k in columns.itertuples(index=False)
-    )
-    return float(fitted["seconds"].sum() / modelled)
+        return {}, set()
+    shape = ["n_users", "d1", "d2", "rank"]
+    # every fit runs on arrays of the largest sample of its shape
+    largest = fitted.groupby(shape)["n_pairs"].transform("max")
+    modelled = [
+        _fit_seconds(name, n_users=n, n_pairs=n_pairs, d1=d1, d2=d2, rank=k)
+        for name, n, d1, d2, k, n_pairs in zip(
+            fitted["estimator"], *(fitted[name] for name in shape), largest, strict=True
+        )
+    ]
+    ratio = (fitted["seconds"] / modelled).groupby(fitted["estimator"]).median()
+    known = set(fitted[[*shape, "estimator"]].itertuples(index=False, name=None))
+    return {str(name): float(value) for name, value in ratio.items()}, known
 
 
 def duration(seconds: float) -> str:

@@ -101,12 +101,12 @@ def default_largest(config: WorldConfig, repetitions: int) -> int:
 def fit_rows(drawing: Drawing, n_pairs: int, estimator: str) -> list[Row]:
     """One fit in every world at n, as rows of a sweep; S2 at its three levels for `share_b`."""
     if (n_pairs, estimator) not in drawing.fits:
-        sizes = tuple(sorted({n_pairs, _padded(drawing, n_pairs)}))
-        point = Point(drawing.config, (("norm_bound", drawing.norm_bound),), sizes)
+        point = Point(drawing.config, (("norm_bound", drawing.norm_bound),), (n_pairs,))
+        size = _padded(drawing, n_pairs)
         rows: list[Row] = []
         for repetition in range(drawing.repetitions):  # one task each: one sample in memory
-            draw = Draw(repetition, {f"{repetition}": Cell(n_pairs, estimator)})
-            rows += run_recovery(Task(point, drawing.seed, ("recovery", "bounds"), (draw,)))
+            draw = Draw(point, size, repetition, {f"{repetition}": Cell(n_pairs, estimator)})
+            rows += run_recovery(Task(drawing.seed, ("recovery", "bounds"), (draw,)))
         drawing.fits[n_pairs, estimator] = rows
     return drawing.fits[n_pairs, estimator]
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -127,3 +129,23 @@ def test_a_cache_folder_that_cannot_be_made_is_no_obstacle(tmp_path: Path):
     blocked.write_text("a file where the folder should be")
     program = SETTINGS + "numerics.configure()\nprint(settings()[0])\n"
     assert in_fresh_process(program, SIMRLHF_CACHE=str(blocked / "kernels")) == "True"
+
+
+def test_compiling_is_told_from_running():
+    def inner(x):
+        return jnp.sin(x) @ x
+
+    @jax.jit
+    def outer(x):
+        return jax.jit(inner)(x) + jax.lax.map(lambda row: row.sum(), x)
+
+    x = jnp.ones((50, 50))
+    before = numerics.compile_seconds()
+    started = time.perf_counter()
+    outer(x).block_until_ready()
+    wall = time.perf_counter() - started
+    first = numerics.compile_seconds() - before
+    # functions traced within others count once
+    assert 0.0 < first <= wall
+    outer(x).block_until_ready()
+    assert numerics.compile_seconds() - before == first

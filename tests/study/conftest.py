@@ -64,10 +64,11 @@ def make_task() -> Callable[..., Task]:
         metrics: tuple[str, ...] = ("recovery", "bounds"),
         **fit,
     ) -> Task:
-        sizes = {cell.n_pairs for cell in cells} | ({largest} if largest else set())
-        point = Point(world, tuple(sorted(fit.items())), tuple(sorted(sizes)))
+        sizes = sorted({cell.n_pairs for cell in cells})
+        point = Point(world, tuple(sorted(fit.items())), tuple(sizes))
         named = {f"{cell.n_pairs} {cell.estimator}": cell for cell in cells}
-        return Task(point, seed, metrics, (Draw(repetition, named),))
+        draw = Draw(point, max(largest, *sizes, 0), repetition, named)
+        return Task(seed, metrics, (draw,))
 
     return make
 

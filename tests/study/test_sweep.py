@@ -50,30 +50,63 @@ def test_a_row_does_not_depend_on_what_else_the_sweep_computes(
     assert list(alone["key"]) == list(among["key"])
 
 
-# 4 users, 60 pairs and 5 features of 8 bytes: one draw holds two sizes in five copies
-@pytest.mark.parametrize(
-    ("held", "sizes"), [(10**6, [1, 1, 5, 5]), (3 * 48_000, [1, 1, 3, 3, 3, 1])]
-)
-def test_tasks_grow_until_they_are_worth_storing_or_fill_their_memory(
-    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, sizes: list[int]
-) -> None:
-    """Draws that take 0.1 s each come in tasks of five, the first alone: it compiles."""
-    monkeypatch.setattr(estimate, "_BYTES_PER_TASK", held)
-    spec = load_study(study, overrides=["repetitions=12"])
-    store = results.open_store("mine", tmp_path)
-    seen = []
+def _handed_out(spec, store, seconds) -> list[int]:
+    """Draws in each task of a sweep in which nothing is computed."""
+    seen: list[int] = []
 
     def instant(_cell: str, tasks):
         for task in tasks:
             seen.append(len(task.draws))
-            rows = cells.failed_rows(task, task.draws, "not computed")
-            seconds = 3.0 if len(seen) == 1 else 0.1 * len(task.draws)
-            yield task, runner.Answer(rows, seconds, {"code": "x"})
+            rows = cells.failed_rows(task.draws, "not computed")
+            yield task, runner.Answer(rows, seconds(task), {"code": "x"})
 
     plan = runner.plan_study(spec, store.keys())
     runner.run_study(spec, store, plan, executor=instant)
-    assert seen == sizes
-    assert len(store.read().rows) == plan.n_missing == 48
+    assert len(store.read().rows) == plan.n_missing
+    return seen
+
+
+# 4 users, 60 pairs and 5 features of 8 bytes: one draw holds two sizes in five copies
+@pytest.mark.parametrize(("held", "sizes"), [(10**6, [1, 4, 4, 3]), (3 * 48_000, [1, 3, 3, 3, 2])])
+def test_tasks_grow_until_they_are_worth_storing_or_fill_their_memory(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, sizes: list[int]
+) -> None:
+    """Draws that take 0.1 s each come in tasks of four, the first alone: nothing is known of it."""
+    monkeypatch.setattr(estimate, "_BYTES_PER_TASK", held)
+    spec = load_study(study, overrides=["repetitions=12"])
+    store = results.open_store("mine", tmp_path)
+    taken = _handed_out(spec, store, lambda task: 0.1 * len(task.draws))
+    assert taken == sizes
+
+
+def test_points_of_one_shape_share_tasks_and_others_do_not(
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = ["nu=[0.5, 1.0, 2.0]", "n_users=[4, 6]", "repetitions=3"]
+    spec = load_study(study, overrides=grid)
+    store = results.open_store("mine", tmp_path)
+    taken = _handed_out(spec, store, lambda task: 0.05 * len(task.draws))
+    assert taken == [1, 8, 1, 8]
+
+
+def test_a_crash_says_nothing_of_the_time_that_draws_take(study: str) -> None:
+    spec = load_study(study, overrides=["repetitions=20"])
+    seen = []
+
+    def crashes_first(_cell: str, tasks):
+        for task in tasks:
+            seen.append(len(task.draws))
+            crash = "KilledWorker" if len(seen) == 1 else None
+            rows = [] if crash else cells.failed_rows(task.draws, "not computed")
+            yield task, runner.Answer(rows, 0.0 if crash else 0.5 * len(task.draws), {}, crash)
+
+    class Nowhere:
+        def write(self, *_, **__) -> None: ...
+
+    plan = runner.plan_study(spec, ())
+    tally = runner.run_study(spec, Nowhere(), plan, executor=crashes_first)  # type: ignore[arg-type]
+    assert tally == (80, 80)
+    assert seen == [1] * 20
 
 
 def test_an_estimator_is_compiled_once_for_each_number_of_users(
@@ -81,7 +114,9 @@ def test_an_estimator_is_compiled_once_for_each_number_of_users(
 ) -> None:
     from simrlhf.estimators.kernels import solve_one
 
-    grid = ("n_users=[4, 5]", "n_pairs=[30, 45, 60]", "repetitions=4", "d1=9")
+    # points with fewer pairs are padded to the largest of their number of users
+    zipped = ("n_pairs=[30, 45, 60]", "nu=[0.5, 1.0, 2.0]", "zip=['n_pairs', 'nu']")
+    grid = (*zipped, "n_users=[4, 5]", "repetitions=4", "d1=9")
     before = solve_one._cache_size()
     sweep(study, tmp_path, *grid, "estimators=['share_b', 'full', 'oracle']")
     assert solve_one._cache_size() - before == 2 * 3
