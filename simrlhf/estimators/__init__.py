@@ -4,6 +4,7 @@ from simrlhf.estimators.batching import fit_many
 from simrlhf.estimators.classes import ESTIMATORS
 from simrlhf.estimators.estimator import Estimator
 from simrlhf.estimators.fitting import fit, list_estimators
+from simrlhf.estimators.requests import check_size
 from simrlhf.estimators.result import Evaluation, FitResult, FitStatus, load_fit
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Evaluation",
     "FitResult",
     "FitStatus",
+    "check_size",
     "fit",
     "fit_many",
     "list_estimators",

@@ -39,7 +39,7 @@ def check_request(
     )
     seed = checks.integer("seed", seed, low=0, high=2**63 - 1)
     basis = _known_basis(basis, entry, preferences)
-    _check_size(preferences, entry)
+    check_size(entry.name, d1=preferences.d1, d2=preferences.d2)
     return Request(
         source=preferences,
         link=get_link(preferences.link),
@@ -52,6 +52,20 @@ def check_request(
         tolerance=checks.real("tol", tol, above=0.0),
         max_iterations=checks.integer("max_iterations", max_iterations, low=1, high=2**31 - 1),
         seed=seed,
+    )
+
+
+def check_size(estimator: str, *, d1: int, d2: int) -> None:
+    """Refuse features of which an estimator would form a matrix larger than 2 GB.
+
+    Raises:
+        InputError: a side above 16,384.
+    """
+    what, side = ("d1 d2", d1 * d2) if estimator == "full" else ("d1", d1)
+    checks.require(
+        side <= _LARGEST_SIDE,
+        f"{estimator} forms a matrix of side {what} = {side}, above the limit {_LARGEST_SIDE} "
+        "(2 GB); reduce the features, for instance by principal components",
     )
 
 
@@ -90,16 +104,6 @@ def _known_basis(
         f"basis {known.shape} must have 1 to d1 = {preferences.d1} independent columns",
     )
     return np.linalg.qr(known)[0]
-
-
-def _check_size(preferences: PreferenceSource, entry: Estimator) -> None:
-    side = preferences.d1 * preferences.d2 if entry.name == "full" else preferences.d1
-    what = "d1 d2" if entry.name == "full" else "d1"
-    checks.require(
-        side <= _LARGEST_SIDE,
-        f"{entry.name} forms a matrix of side {what} = {side}, above the limit {_LARGEST_SIDE} "
-        "(2 GB); reduce the features, for instance by principal components",
-    )
 
 
 def _rank(
