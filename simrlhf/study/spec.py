@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from simrlhf.core import checks
-from simrlhf.estimators import ESTIMATORS
+from simrlhf.estimators import ESTIMATORS, check_size
 from simrlhf.study import axes, shipped
 from simrlhf.study.axes import Point
 from simrlhf.study.cells import CELLS, METRICS
@@ -133,13 +133,17 @@ def build_study(
     metrics = axes.axis_values("metrics", settings.get("grid.metrics", [*METRICS]), whole=False)
     for metric in metrics:
         checks.choice("metric", metric, METRICS)
+    points = _points(settings)
+    for d1, d2 in {(point.world.d1, point.world.d2) for point in points}:
+        for estimator in estimators:
+            check_size(estimator, d1=d1, d2=d2)
     return StudySpec(
         name=name,
         title=settings["title"],
         question=settings["question"],
         cell=checks.choice("cell function", settings["cell"], CELLS),
         size=size,
-        points=_points(settings),
+        points=points,
         estimators=tuple(dict.fromkeys(estimators)),
         # one order, whatever the file's: it is part of a row's key
         metrics=tuple(name for name in METRICS if name in metrics),

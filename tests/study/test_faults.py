@@ -106,6 +106,13 @@ def test_two_sweeps_on_one_store_at_once(
     assert_same_rows(results.load_results("mine", out), sweep(study, tmp_path / "whole", *few))
 
 
+@pytest.fixture
+def one_draw_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that hold next to nothing, for tests that need many files of little work."""
+    monkeypatch.setattr("simrlhf.study.estimate._BYTES_PER_TASK", 1)
+
+
+@pytest.mark.usefixtures("one_draw_a_file")
 def test_files_damaged_between_sweeps_are_computed_again(
     study: str, sweep, tmp_path: Path, assert_same_rows
 ) -> None:
@@ -123,6 +130,7 @@ def test_files_damaged_between_sweeps_are_computed_again(
     assert aside == {path.name for path in paths[:3]}
 
 
+@pytest.mark.usefixtures("one_draw_a_file")
 def test_a_disk_that_fills_up_in_the_middle_stops_the_sweep_in_a_line(
     study: str, sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_same_rows
 ) -> None:
