@@ -68,13 +68,14 @@ def _compilations() -> list[tuple[float, float]]:
     """Spans of time in which JAX traced or compiled, kept up to date by JAX itself."""
     spans: list[tuple[float, float]] = []
 
-    def note(event: str, seconds: float, **_: object) -> None:
+    def note(event: str, duration_secs: float, **_: object) -> None:
         if not event.startswith("/jax/core/compile/"):
             return
         end = time.perf_counter()
-        while spans and spans[-1][0] >= end - seconds:  # a function traced within this one
+        start = end - duration_secs
+        while spans and spans[-1][0] >= start:  # a function traced within this one
             spans.pop()
-        spans.append((end - seconds, end))
+        spans.append((start, end))
 
     jax.monitoring.register_event_duration_secs_listener(note)
     return spans

@@ -3,7 +3,8 @@
 A row is one (cell, estimator) and carries the content key of what was computed; a file holds the
 rows of one task. A file's name is the hash of its bytes: writers never touch one another's files,
 and a file that was cut or changed afterwards is recognised before anything of it is used. A row
-that exists twice is the same row, up to the rounding that another padding of its arrays brings. What is missing is found by key, never by file name.
+that exists twice is the same row, up to the rounding that another padding of its arrays brings.
+What is missing is found by key, never by file name.
 """
 
 from __future__ import annotations

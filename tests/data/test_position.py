@@ -7,10 +7,11 @@ import pytest
 from scipy import stats
 
 from simrlhf.core.statistics import Interval, clopper_pearson
-from simrlhf.data import PairTable, quality
 from simrlhf.data import position as positions
+from simrlhf.data import quality
 from simrlhf.data.quality import Questions
 
+# of `random_table`
 N_USERS, N_ITEMS = 5, 6
 
 
@@ -19,22 +20,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-def random_table(rng, *, n_rows=300, differences=False):
-    """Few items, so that pairs come back in both orders, with ties and items beside themselves."""
-    pairs = rng.integers(0, N_ITEMS, (n_rows, 2))
-    items = rng.normal(size=(N_ITEMS, 3, 1))
-    content = {"items": items, "pairs": pairs}
-    if differences:
-        content = {"differences": items[pairs[:, 0]] - items[pairs[:, 1]]}
-    table = PairTable(
-        user_ids=rng.integers(0, N_USERS, n_rows),
-        choice=rng.choice([0.0, 0.2, 0.5, 1.0], n_rows),
-        **content,
-    )
-    return table, pairs, np.sign(table.choice - 0.5).astype(int)
-
-
-def test_shares_of_the_first_are_counted_as_by_hand(rng):
+def test_shares_of_the_first_are_counted_as_by_hand(rng, random_table):
     table, pairs, side = random_table(rng)
     found = positions.find_position(table.user_ids, quality.questions(table), side, n_users=N_USERS)
     for user in range(N_USERS):

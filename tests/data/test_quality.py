@@ -8,27 +8,13 @@ import pytest
 from simrlhf.data import PairTable, quality
 from simrlhf.data.quality import Questions
 
+# of `random_table`
 N_USERS, N_ITEMS = 5, 6
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def random_table(rng, *, n_rows=300, differences=False):
-    """Few items, so that pairs come back in both orders, with ties and items beside themselves."""
-    pairs = rng.integers(0, N_ITEMS, (n_rows, 2))
-    items = rng.normal(size=(N_ITEMS, 3, 1))
-    content = {"items": items, "pairs": pairs}
-    if differences:
-        content = {"differences": items[pairs[:, 0]] - items[pairs[:, 1]]}
-    table = PairTable(
-        user_ids=rng.integers(0, N_USERS, n_rows),
-        choice=rng.choice([0.0, 0.2, 0.5, 1.0], n_rows),
-        **content,
-    )
-    return table, pairs, np.sign(table.choice - 0.5).astype(int)
 
 
 def winners(pairs, side):
@@ -41,7 +27,9 @@ def winners(pairs, side):
 # ---------------------------------------------------------------- questions
 
 
-def test_a_pair_has_one_number_in_both_orders_and_differences_know_it_by_their_sign(rng):
+def test_a_pair_has_one_number_in_both_orders_and_differences_know_it_by_their_sign(
+    rng, random_table
+):
     table, pairs, _ = random_table(rng)
     asked = quality.questions(table)
     for i, j in combinations(range(40), 2):
@@ -73,7 +61,7 @@ def test_equal_differences_under_two_pair_ids_are_two_pairs():
 
 
 @pytest.mark.parametrize("differences", [False, True])
-def test_repeats_are_counted_as_by_hand(rng, differences):
+def test_repeats_are_counted_as_by_hand(rng, differences, random_table):
     table, pairs, side = random_table(rng, differences=differences)
     found = quality.find_repeats(table.user_ids, quality.questions(table), side, n_users=N_USERS)
     won = winners(pairs, side)
@@ -102,7 +90,7 @@ def test_repeats_are_counted_as_by_hand(rng, differences):
     assert (other.agreeing.sum(axis=1) != agreeing.sum(axis=1)).any()
 
 
-def test_copies_are_rows_equal_in_user_pair_order_and_choice(rng):
+def test_copies_are_rows_equal_in_user_pair_order_and_choice(rng, random_table):
     table, pairs, _ = random_table(rng)
     rows = [
         (u, *p.tolist(), c)
@@ -116,7 +104,7 @@ def test_copies_are_rows_equal_in_user_pair_order_and_choice(rng):
     assert found < len(sides) - len(set(sides))
 
 
-def test_agreement_is_counted_as_by_hand(rng):
+def test_agreement_is_counted_as_by_hand(rng, random_table):
     table, pairs, side = random_table(rng, n_rows=60)
     found = quality.find_agreement(table.user_ids, quality.questions(table), side, n_users=N_USERS)
     # the majority of each user on each pair: sum of +1 for the lower item, -1 for the higher
@@ -137,7 +125,7 @@ def test_agreement_is_counted_as_by_hand(rng):
     assert 0 < agreeing.sum() < couples.sum()
 
 
-def test_agreement_and_alpha_do_not_depend_on_which_item_is_called_the_first(rng):
+def test_agreement_and_alpha_do_not_depend_on_which_item_is_called_the_first(rng, random_table):
     table, pairs, side = random_table(rng)
     flip = rng.random(len(side)) < 0.5
     names = rng.permutation(N_ITEMS)
