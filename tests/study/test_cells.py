@@ -1,6 +1,7 @@
 """The recovery cell: what its rows hold, and that the proved bounds hold in them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,20 @@ def test_a_fit_that_raises_is_a_row_without_metrics_and_the_others_live(
     for key, row in rows.items():
         if row["status"] != "FAILED":
             assert row["subspace_distance"] == undisturbed[key]["subspace_distance"]
+
+
+def test_seconds_are_an_equal_share_of_the_fits_without_their_compilation(
+    make_task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that passes 10 s over a batch, of which 7 s went into compiling."""
+    task = make_task(WorldConfig(n_users=3, d1=4, rank=1), [Cell(20, "full"), Cell(40, "full")])
+    now = iter([100.0, 110.0])
+    compiled = iter([50.0, 57.0])
+    monkeypatch.setattr(cells, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr(cells.numerics, "compile_seconds", lambda: next(compiled))
+    monkeypatch.setattr(cells, "fit_many", lambda sources, *_, **__: [None] * len(sources))
+    monkeypatch.setattr(cells, "_measure", lambda cell, result, metrics, seconds: {"s": seconds})
+    assert [row["s"] for row in run_recovery(task)] == [1.5, 1.5]
 
 
 def test_a_world_that_cannot_be_drawn_fails_its_own_cells_only(
