@@ -124,10 +124,16 @@ def failed_rows(draws: Iterable[Draw], reason: str) -> list[Row]:
     return [_failed_row(draw, key, reason) for draw in draws for key in draw.cells]
 
 
+def draw_seeds(seed: int, repetition: int) -> tuple[int, int]:
+    """Seeds of a repetition's world and of its sample."""
+    of_world, of_sample = streams.generator(seed, "repetition", repetition).integers(2**62, size=2)
+    return int(of_world), int(of_sample)
+
+
 def _samples(seed: int, draw: Draw) -> dict[int, _Sample]:
-    seeds = streams.generator(seed, "repetition", draw.repetition).integers(2**62, size=2)
-    world = make_world(draw.point.world, seed=int(seeds[0]))
-    everything = sample_preferences(world, draw.largest, seed=int(seeds[1]))
+    of_world, of_sample = draw_seeds(seed, draw.repetition)
+    world = make_world(draw.point.world, seed=of_world)
+    everything = sample_preferences(world, draw.largest, seed=of_sample)
     sizes = {cell.n_pairs for cell in draw.cells.values()}
     return {n: _Sample(world, _first(everything, n)) for n in sorted(sizes)}
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from simrlhf import theory
-from simrlhf.core import checks, numerics, streams, subspaces
+from simrlhf.core import checks, numerics, subspaces
 from simrlhf.data.preferences import Preferences
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.axes import Point
-from simrlhf.study.cells import Cell, Draw, Row, Task, run_recovery
+from simrlhf.study.cells import Cell, Draw, Row, Task, draw_seeds, run_recovery
 from simrlhf.world import World, WorldConfig, make_world
 
 # the neighbouring n of a search differ by this factor
@@ -58,13 +58,7 @@ class Drawing:
     @cached_property
     def seeds(self) -> list[tuple[int, int]]:
         """Seeds of world and sample, by repetition."""
-        return [
-            (int(first), int(second))
-            for first, second in (
-                streams.generator(self.seed, "repetition", repetition).integers(2**62, size=2)
-                for repetition in range(self.repetitions)
-            )
-        ]
+        return [draw_seeds(self.seed, repetition) for repetition in range(self.repetitions)]
 
     @cached_property
     def worlds(self) -> list[World]:
