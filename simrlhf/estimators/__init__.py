@@ -2,7 +2,7 @@
 
 from simrlhf.estimators.batching import fit_many
 from simrlhf.estimators.classes import ESTIMATORS
-from simrlhf.estimators.estimator import Estimator
+from simrlhf.estimators.estimator import Estimator, Outcome, Request
 from simrlhf.estimators.fitting import fit, list_estimators
 from simrlhf.estimators.requests import check_size
 from simrlhf.estimators.result import Evaluation, FitResult, FitStatus, load_fit
@@ -13,6 +13,8 @@ __all__ = [
     "Evaluation",
     "FitResult",
     "FitStatus",
+    "Outcome",
+    "Request",
     "check_size",
     "fit",
     "fit_many",

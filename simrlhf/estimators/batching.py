@@ -10,7 +10,7 @@ solved at once, split over all devices of the process.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +19,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from simrlhf.core import checks, numerics
-from simrlhf.estimators.classes import ESTIMATORS
-from simrlhf.estimators.estimator import Estimator, Request
-from simrlhf.estimators.fitting import result_of, run_request, with_rank
+from simrlhf.estimators.estimator import Estimator, Outcome, Request
+from simrlhf.estimators.fitting import find_estimator, result_of, run_request, with_rank
 from simrlhf.estimators.kernels import Kernel, Solved, Start, limits_of, solve_batch
 from simrlhf.estimators.problem import PreferenceSource, Problem, host_problem
 from simrlhf.estimators.requests import check_request
@@ -45,11 +44,12 @@ class _Member(NamedTuple):
 
 def fit_many(
     sources: Iterable[PreferenceSource],
-    estimator: str = "share_b",
+    estimator: str | Callable[[Request], np.ndarray | Outcome] = "share_b",
     *,
     rank: int | str | None = None,
     norm_bound: float | None = None,
     ridge: float = 0.0,
+    penalty: float | None = None,
     init: str | np.ndarray = "spectral",
     bases: Sequence[np.ndarray] | None = None,
     theta_inits: Sequence[np.ndarray | None] | None = None,
@@ -69,8 +69,8 @@ def fit_many(
     from those of `fit` by rounding.
 
     Args:
-        sources, estimator, rank, norm_bound, ridge, init, max_iterations, tol: as for `fit`; one
-            value for all sources.
+        sources, estimator, rank, norm_bound, ridge, penalty, init, max_iterations, tol: as for
+            `fit`; one value for all sources.
         bases: the known basis of each source, for `oracle`.
         theta_inits: base reward of each source, or `None`.
         seed: one for all, or one for each source.
@@ -87,7 +87,7 @@ def fit_many(
         InputError: for misuse only, before any computation.
     """
     sources = list(sources)
-    entry = ESTIMATORS[checks.choice("estimator", estimator, ESTIMATORS)]
+    entry = find_estimator(estimator)
     if how is None:
         how = "loop" if jax.default_backend() == "cpu" else "vmap"
     checks.choice("how", how, _HOW)
@@ -108,6 +108,7 @@ def fit_many(
             rank=rank,
             norm_bound=norm_bound,
             ridge=ridge,
+            penalty=penalty,
             init=init,
             basis=basis,
             theta_init=theta_init,

@@ -20,6 +20,7 @@ class Request(NamedTuple):
         source: the pairs.
         rank: `k`; 0 while `rank="auto"` waits for the choice.
         radius: the norm bound, infinite for none.
+        penalty: the weight `lambda` of `nuclear`; `None` lets the estimator choose.
         basis: `(d1, k)` orthonormal, of `oracle` only.
         theta_init: `(d1, d2)`.
     """
@@ -29,6 +30,7 @@ class Request(NamedTuple):
     rank: int
     radius: float
     ridge: float
+    penalty: float | None
     init: str | np.ndarray
     basis: np.ndarray | None
     theta_init: np.ndarray
@@ -66,11 +68,14 @@ class Outcome(NamedTuple):
         basis: `(d1, k)`, or `None` for the top-k left space of `delta`.
         factors: the class's own parameters.
         multipliers: `(N,)` of the norm bound, for the summed loss.
-        loss, gradient: of the penalised mean.
+        loss: mean over pairs of the objective that was minimised, penalties included.
+        gradient: norm of its KKT residual; NaN where nothing was minimised (UNCERTIFIED).
         stalled: whether it ended at rounding level above the tolerance.
         iterations, data_passes: work done, without the pass for a base reward.
         note: what the user should know of this fit, or nothing.
         tally: `None` where it is still to be counted.
+        neg_log_likelihood: mean over pairs; `None` where it is `loss` without the ridge penalty on
+            `delta`.
     """
 
     delta: np.ndarray
@@ -84,13 +89,38 @@ class Outcome(NamedTuple):
     data_passes: float
     note: str = ""
     tally: Tally | None = None
+    neg_log_likelihood: float | None = None
+
+
+def full_rank(source: PreferenceSource) -> int:
+    """`min(d1, N d2)`, the rank of an aggregate without structure."""
+    return min(source.d1, source.n_users * source.d2)
+
+
+def left_side(d1: int, _: int) -> int:
+    return d1
+
+
+def both_sides(d1: int, d2: int) -> int:
+    return d1 * d2
+
+
+def _any_request(_: Request) -> None:
+    return None
 
 
 @dataclass(frozen=True)
 class Estimator:
     """An entry of `list_estimators()`: what it is, where it comes from, how it is run.
 
-    `run` is any function; where it is a `kernels.Kernel`, `fit_many` can run a batch at once.
+    Attributes:
+        run: any function; where it is a `kernels.Kernel`, `fit_many` can run a batch at once.
+        needs_rank: whether the class depends on `rank`, which then must be given.
+        rank_limit: the largest `rank` that the class takes.
+        accepts: those of `norm_bound`, `ridge` and `penalty` that belong to the class; another is
+            refused.
+        side: side of the largest dense matrix that it forms, from `d1` and `d2`.
+        check: raises `InputError` for a request whose shape the class cannot take.
     """
 
     name: str
@@ -98,3 +128,7 @@ class Estimator:
     reference: str
     run: Callable[[Request], Outcome]
     needs_rank: bool = False
+    rank_limit: Callable[[PreferenceSource], int] = full_rank
+    accepts: tuple[str, ...] = ("norm_bound", "ridge")
+    side: Callable[[int, int], int] = left_side
+    check: Callable[[Request], None] = _any_request

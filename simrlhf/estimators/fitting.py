@@ -10,6 +10,8 @@ objective over their class,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,7 +19,8 @@ from simrlhf.core import checks, numerics, subspaces
 from simrlhf.estimators import kernels, rank_choice
 from simrlhf.estimators.canonical import oriented
 from simrlhf.estimators.classes import ESTIMATORS
-from simrlhf.estimators.estimator import Estimator, Outcome, Request, Tally
+from simrlhf.estimators.custom import custom_estimator
+from simrlhf.estimators.estimator import Estimator, Outcome, Request, Tally, full_rank
 from simrlhf.estimators.problem import PreferenceSource
 from simrlhf.estimators.requests import check_request
 from simrlhf.estimators.result import FitResult, FitStatus, PooledFactors
@@ -25,11 +28,12 @@ from simrlhf.estimators.result import FitResult, FitStatus, PooledFactors
 
 def fit(
     preferences: PreferenceSource,
-    estimator: str = "share_b",
+    estimator: str | Callable[[Request], np.ndarray | Outcome] = "share_b",
     *,
     rank: int | str | None = None,
     norm_bound: float | None = None,
     ridge: float = 0.0,
+    penalty: float | None = None,
     init: str | np.ndarray = "spectral",
     basis: np.ndarray | None = None,
     theta_init: np.ndarray | None = None,
@@ -41,11 +45,14 @@ def fit(
 
     Args:
         preferences: the pairs; `Preferences` or any source with `n_users` and `chunks()`.
-        estimator: a name of `list_estimators()`.
-        rank: `k`, needed by `share_b` and `local`; `"auto"` chooses it by held-out likelihood with
+        estimator: a name of `list_estimators()`, or a function of yours: it takes the checked
+            `Request` (`.source` the pairs, `.rank`, `.radius` ...) and returns `(N, d1, d2)`
+            deviations, or an `Outcome` where it has a certificate. The file `custom.py` says more.
+        rank: `k`, needed by the low-rank classes; `"auto"` chooses it by held-out likelihood with
             the one-standard-error rule. For the others it only sets how many columns `.basis` has.
         norm_bound: `R` in `||Delta_i||_F <= R` for every user, part of the class; `None` for none.
         ridge: penalty `(ridge / 2) sum_i ||Delta_i||_F^2` on the summed loss, in units of pairs.
+        penalty: `lambda` of `nuclear`, on the summed loss.
         init: start of `share_b`: `"spectral"`, `"random"` or a `(d1, k)` basis.
         basis: the known basis `(d1, k)` of `oracle`.
         theta_init: base reward `(d1, d2)`, zero by default; `delta` is the deviation from it.
@@ -61,13 +68,14 @@ def fit(
     Raises:
         InputError: for misuse only, before any computation.
     """
-    entry = ESTIMATORS[checks.choice("estimator", estimator, ESTIMATORS)]
+    entry = find_estimator(estimator)
     request = check_request(
         preferences,
         entry,
         rank=rank,
         norm_bound=norm_bound,
         ridge=ridge,
+        penalty=penalty,
         init=init,
         basis=basis,
         theta_init=theta_init,
@@ -76,6 +84,13 @@ def fit(
         seed=seed,
     )
     return run_request(entry, request)
+
+
+def find_estimator(estimator: str | Callable[[Request], np.ndarray | Outcome]) -> Estimator:
+    """The entry of a name, or an entry made of a user's function."""
+    if callable(estimator):
+        return custom_estimator(estimator)
+    return ESTIMATORS[checks.choice("estimator", estimator, ESTIMATORS)]
 
 
 def list_estimators() -> dict[str, Estimator]:
@@ -108,18 +123,21 @@ def result_of(entry: Estimator, request: Request, outcome: Outcome) -> FitResult
     if isinstance(outcome.factors, PooledFactors) and separated < request.n_users:
         separated = 0  # one matrix for all diverges only where it is right for all
     status = _status(outcome, request.tolerance, separated > 0)
-    penalty = 0.5 * request.ridge * float(np.sum(outcome.delta**2)) / total
+    likelihood = outcome.neg_log_likelihood
+    if likelihood is None:
+        likelihood = outcome.loss - 0.5 * request.ridge * float(np.sum(outcome.delta**2)) / total
     top = outcome.basis
     if top is None:
         aggregate = subspaces.unfold(outcome.delta)
-        top = oriented(subspaces.top_left_space(aggregate, request.rank))
+        columns = min(request.rank, full_rank(request.source))
+        top = oriented(subspaces.top_left_space(aggregate, columns))
     return FitResult(
         estimator=entry.name,
         delta=outcome.delta,
         basis=top,
         factors=outcome.factors,
         multipliers=outcome.multipliers,
-        neg_log_likelihood=outcome.loss - penalty,
+        neg_log_likelihood=likelihood,
         gradient_norm=outcome.gradient,
         status=status,
         message=_message(status, outcome, separated),
@@ -144,6 +162,8 @@ def _tally(request: Request, outcome: Outcome) -> Tally:
 def _status(outcome: Outcome, tol: float, separated: bool) -> FitStatus:
     if separated:
         return FitStatus.SEPARATED
+    if np.isnan(outcome.gradient):
+        return FitStatus.UNCERTIFIED
     if outcome.gradient <= tol:
         return FitStatus.CONVERGED
     return FitStatus.STALLED if outcome.stalled else FitStatus.MAX_ITERATIONS

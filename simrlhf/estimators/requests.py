@@ -20,6 +20,7 @@ def check_request(
     rank: int | str | None,
     norm_bound: float | None,
     ridge: float,
+    penalty: float | None,
     init: str | np.ndarray,
     basis: np.ndarray | None,
     theta_init: np.ndarray | None,
@@ -39,13 +40,14 @@ def check_request(
     )
     seed = checks.integer("seed", seed, low=0, high=2**63 - 1)
     basis = _known_basis(basis, entry, preferences)
-    check_size(entry.name, d1=preferences.d1, d2=preferences.d2)
-    return Request(
+    check_size(entry, d1=preferences.d1, d2=preferences.d2)
+    request = Request(
         source=preferences,
         link=get_link(preferences.link),
         rank=_rank(rank, entry, basis, preferences),
         radius=_radius(norm_bound),
         ridge=checks.real("ridge", ridge, low=0.0),
+        penalty=None if penalty is None else checks.real("penalty", penalty, above=0.0),
         init=init,
         basis=basis,
         theta_init=_base(theta_init, preferences),
@@ -53,19 +55,31 @@ def check_request(
         max_iterations=checks.integer("max_iterations", max_iterations, low=1, high=2**31 - 1),
         seed=seed,
     )
+    for name, given in (
+        ("norm_bound", norm_bound is not None),
+        ("ridge", request.ridge > 0),
+        ("penalty", penalty is not None),
+    ):
+        checks.require(
+            not given or name in entry.accepts,
+            f"{entry.name} takes no {name}; it takes "
+            f"{' and '.join(entry.accepts) or 'no penalty and no bound'}: leave {name} out",
+        )
+    entry.check(request)
+    return request
 
 
-def check_size(estimator: str, *, d1: int, d2: int) -> None:
+def check_size(entry: Estimator, *, d1: int, d2: int) -> None:
     """Refuse features of which an estimator would form a matrix larger than 2 GB.
 
     Raises:
         InputError: a side above 16,384.
     """
-    what, side = ("d1 d2", d1 * d2) if estimator == "full" else ("d1", d1)
+    side = entry.side(d1, d2)
     checks.require(
         side <= _LARGEST_SIDE,
-        f"{estimator} forms a matrix of side {what} = {side}, above the limit {_LARGEST_SIDE} "
-        "(2 GB); reduce the features, for instance by principal components",
+        f"{entry.name} forms a matrix of side {side:,} from features of {d1:,} x {d2:,}, above the "
+        f"limit {_LARGEST_SIDE} (2 GB); reduce the features, for instance by principal components",
     )
 
 
@@ -115,12 +129,11 @@ def _rank(
     if rank == "auto":
         checks.require(
             entry.needs_rank,
-            f'rank="auto" chooses the rank of share_b or local; {entry.name} has none to choose: '
-            "leave rank out",
+            f'rank="auto" chooses the rank of a class that depends on it; {entry.name} has none to '
+            "choose: leave rank out",
         )
         return 0
-    columns = preferences.n_users * preferences.d2
-    largest = min(preferences.d1, columns)
+    largest = entry.rank_limit(preferences)
     if basis is not None:
         k = basis.shape[1]
         checks.require(
@@ -138,5 +151,6 @@ def _rank(
         rank,
         low=1,
         high=largest,
-        remedy=f"the limit is min(d1, N d2) = min({preferences.d1}, {columns})",
+        remedy=f"the limit of {entry.name} for {preferences.n_users} users and d1 x d2 = "
+        f"{preferences.d1} x {preferences.d2}",
     )

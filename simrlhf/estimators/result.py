@@ -33,6 +33,7 @@ class FitStatus(enum.Enum):
         "separated: some users' labels are fitted without error, so no finite maximiser exists "
         "and convergence is not claimed; set norm_bound or ridge"
     )
+    UNCERTIFIED = "a function of yours gave these numbers: no objective is known, so none is met"
 
     @property
     def sentence(self) -> str:
@@ -102,7 +103,8 @@ class FitResult:
         multipliers: `(N,)` of the norm bound, in units of the summed loss; positive where active.
         neg_log_likelihood: weighted mean over pairs (for the identity link half the mean square).
         gradient_norm: norm of the gradient of that mean, penalty included; at an active bound the
-            KKT residual. The certificate of the fit.
+            KKT residual. The certificate of the fit. Estimators that minimise something else
+            (`least_squares`) certify that; NaN where nothing is minimised.
         status: how it ended. `message` adds what the numbers say about it.
         iterations, data_passes: work done; one pass is one full read of the features.
         rank, norm_bound, ridge, link, theta_init, user_ids: what was asked.

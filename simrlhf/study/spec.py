@@ -136,7 +136,7 @@ def build_study(
     points = _points(settings)
     for d1, d2 in {(point.world.d1, point.world.d2) for point in points}:
         for estimator in estimators:
-            check_size(estimator, d1=d1, d2=d2)
+            check_size(ESTIMATORS[estimator], d1=d1, d2=d2)
     return StudySpec(
         name=name,
         title=settings["title"],
