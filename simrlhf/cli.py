@@ -23,6 +23,7 @@ def main() -> None:
                 "quickstart": quickstart,
                 "sweep": sweep,
                 "figure": figure,
+                "compare": compare,
                 "fit": fit,
                 "describe": describe,
                 "plan": plan,
@@ -114,6 +115,28 @@ def figure(
     from simrlhf.study import commands
 
     commands.figure(names, out=out, everything=all)
+
+
+def compare(
+    study: _Positional[str],
+    *,
+    columns: tuple[str, ...] = (),
+    against: str = "share_b",
+    out: Path = Path("results"),
+) -> None:
+    """Say which estimator wins where, in paired differences over the repetitions of a sweep.
+
+    Example: simrlhf compare regimes --columns reward_error held_out_nll
+
+    Args:
+        study: name of a swept study.
+        columns: what is compared (subspace_distance, reward_error, held_out_nll): all by default.
+        against: the estimator that the others are held against.
+        out: folder of all results; comparison.csv goes beside the rows.
+    """
+    from simrlhf.study.comparison import run_compare
+
+    run_compare(study, columns=columns, against=against, out=out)
 
 
 def fit(

@@ -2,6 +2,7 @@
 
 from simrlhf.metrics.bounds import bounds_of_fit
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
+from simrlhf.metrics.held_out import held_out
 from simrlhf.metrics.instance import Instance, measure_instance
 from simrlhf.metrics.recovery import recovery
 
@@ -11,6 +12,7 @@ __all__ = [
     "bounds_of_fit",
     "efficiency_limits",
     "full_limit",
+    "held_out",
     "measure_instance",
     "recovery",
 ]

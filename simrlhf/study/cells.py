@@ -15,14 +15,18 @@ import numpy as np
 
 from simrlhf.core import numerics, streams
 from simrlhf.data.preferences import Preferences
-from simrlhf.estimators import FitResult, fit_many
-from simrlhf.metrics import bounds_of_fit, recovery
+from simrlhf.estimators import ESTIMATORS, FitResult, fit_many
+from simrlhf.metrics import bounds_of_fit, held_out, recovery
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.axes import Point
 from simrlhf.study.store import FAILED
 from simrlhf.world import World, make_world
 
 Row = dict[str, Any]
+# settings of `fit` that an estimator takes only if its entry says so
+LIMITED = ("norm_bound", "ridge", "penalty")
+# what a fit is told of the base reward: the world's own, nothing, or `fit`'s "global"
+BASES = ("known", "zero", "global")
 
 
 class Cell(NamedTuple):
@@ -93,8 +97,8 @@ class _Wanted(NamedTuple):
     @property
     def settings(self) -> tuple:
         """What the members of a batch have in common."""
-        point = self.draw.point
-        return (self.cell.estimator, point.world.rank, point.fit)
+        point, estimator = self.draw.point, self.cell.estimator
+        return (estimator, point.world.rank, settings_of(point.fit, estimator))
 
 
 def run_recovery(task: Task) -> list[Row]:
@@ -117,6 +121,21 @@ def run_recovery(task: Task) -> list[Row]:
     for cells in wanted.values():
         rows += _fit_and_measure(cells, task.metrics)
     return rows
+
+
+def settings_of(fit: tuple[tuple[str, Any], ...], estimator: str) -> tuple[tuple[str, Any], ...]:
+    """Settings of one estimator: its own over those of all, without what its class does not take.
+
+    A study names one norm bound for many classes, and some of them have none.
+    """
+    accepted = ESTIMATORS[estimator].accepts
+    common = {
+        key: value
+        for key, value in fit
+        if "." not in key and (key not in LIMITED or key in accepted)
+    }
+    own = {key.partition(".")[2]: value for key, value in fit if key.startswith(f"{estimator}.")}
+    return tuple(sorted((common | own).items()))
 
 
 def failed_rows(draws: Iterable[Draw], reason: str) -> list[Row]:
@@ -168,14 +187,22 @@ def _fit_and_measure(cells: list[_Wanted], metrics: tuple[str, ...]) -> list[Row
 def _fit(cells: list[_Wanted]) -> list[FitResult]:
     estimator, rank, settings = cells[0].settings
     worlds = [cell.sample.world for cell in cells]
+    settings = dict(settings)
+    base = settings.pop("theta_init", "known")
     return fit_many(
         [cell.sample.preferences for cell in cells],
         estimator,
         rank=rank,
         bases=[world.basis for world in worlds] if estimator == "oracle" else None,
-        theta_inits=[world.theta_init if world.theta_init.any() else None for world in worlds],
-        **dict(settings),
+        theta_inits=[_base(world, base) for world in worlds],
+        **settings,
     )
+
+
+def _base(world: World, told: str) -> np.ndarray | str | None:
+    if told == "known":
+        return world.theta_init if world.theta_init.any() else None
+    return "global" if told == "global" else None
 
 
 def _measure(wanted: _Wanted, result: FitResult, metrics: tuple[str, ...], seconds: float) -> Row:
@@ -208,7 +235,7 @@ def _identity(draw: Draw, key: str) -> Row:
         "estimator": cell.estimator,
         "n_pairs": cell.n_pairs,
         **asdict(draw.point.world),
-        **{f"fit_{name}": value for name, value in draw.point.fit},
+        **{f"fit_{name}": value for name, value in settings_of(draw.point.fit, cell.estimator)},
     }
 
 
@@ -225,13 +252,20 @@ def _recovery(world: World, _: Preferences, result: FitResult, __: int) -> Row:
 
 
 def _bounds(world: World, preferences: Preferences, result: FitResult, n_pairs: int) -> Row:
-    if result.estimator != "share_b":  # what is proved is proved of share_b
+    # what is proved is proved of share_b, about deviations from the world's own base
+    if result.estimator != "share_b" or not np.array_equal(result.theta_init, world.theta_init):
         return {}
     return bounds_of_fit(world, preferences, result, n_pairs=n_pairs)
+
+
+def _held_out(world: World, _: Preferences, result: FitResult, __: int) -> Row:
+    return held_out(world, result)
 
 
 METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "recovery": _recovery,
     "bounds": _bounds,
+    "held_out": _held_out,
 }
+DEFAULT_METRICS = ("recovery", "bounds")
 CELLS: dict[str, Callable[[Task], list[Row]]] = {"recovery": run_recovery}

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from simrlhf.core import checks
+from simrlhf.estimators import ESTIMATORS
 from simrlhf.world.config import WorldConfig
 
 SIZES = ("tiny", "smoke", "paper")
 _GRID = ("n_pairs", "estimators", "metrics", "repetitions", "seed", "zip")
-_FIT = ("norm_bound", "ridge", "init", "max_iterations", "tol")
+_FIT = ("norm_bound", "ridge", "penalty", "init", "max_iterations", "tol", "theta_init")
 _WORLD = tuple(field.name for field in fields(WorldConfig))
 _SECTIONS = {"grid": _GRID, "world": _WORLD, "fit": _FIT}
 _HEADINGS = ("title", "question", "cell")
@@ -27,9 +28,15 @@ _HEADINGS = ("title", "question", "cell")
 WHOLE = {
     "grid.n_pairs",
     "fit.max_iterations",
+    *(f"fit.{name}.max_iterations" for name in ESTIMATORS),
     *(f"world.{field.name}" for field in fields(WorldConfig) if field.type == "int"),
 }
-_NONE = {"world.norm_bound", "fit.norm_bound"}
+_NONE = {
+    "world.norm_bound",
+    "world.n_groups",
+    "fit.norm_bound",
+    "fit.penalty",
+}
 
 
 def read_settings(path: Path, *, size: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -78,6 +85,10 @@ def parse_overrides(overrides: Sequence[str], section: str) -> dict[str, Any]:
 def resolve(key: str, where: str) -> str:
     """`field` or `section.field` to the full `section.field`."""
     section, _, name = key.rpartition(".")
+    if section.startswith("fit."):
+        checks.choice(f"estimator of {key!r} in {where}", section.removeprefix("fit."), ESTIMATORS)
+        checks.choice(f"key of [{section}] in {where}", name, _FIT)
+        return key
     if section:
         checks.choice(f"section of {key!r} in {where}", section, _SECTIONS)
         checks.choice(f"key of [{section}] in {where}", name, _SECTIONS[section])
@@ -101,7 +112,8 @@ def resolve(key: str, where: str) -> str:
 
 def or_none(key: str, value: Any) -> Any:
     """A value with "none" read as None where the field takes it: TOML has no such value."""
-    return None if key in _NONE and value == "none" else value
+    section, name = key.split(".")[0], key.rpartition(".")[2]
+    return None if f"{section}.{name}" in _NONE and value == "none" else value
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -121,7 +133,7 @@ def _flatten(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
             continue
         checks.choice(f"section in {path.name}", key, [*_SECTIONS, *_HEADINGS, "size"])
         checks.require(isinstance(value, Mapping), f"[{key}] in {path.name} must be a table")
-        for name, entry in value.items():
+        for name, entry in _plain(key, value).items():
             settings[resolve(f"{key}.{name}", path.name)] = entry
     for heading in _HEADINGS:
         checks.require(
@@ -134,12 +146,25 @@ def _flatten(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _plain(section: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a section; `[fit.NAME]` holds settings of one estimator."""
+    if section != "fit":
+        return dict(table)
+    flat: dict[str, Any] = {}
+    for name, entry in table.items():
+        if isinstance(entry, Mapping) and name not in _FIT:
+            flat |= {f"{name}.{inner}": value for inner, value in entry.items()}
+        else:
+            flat[name] = entry
+    return flat
+
+
 def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
     """`[size.tiny]` with plain keys, dotted keys or sections; a range is a value, not a section."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and key in _SECTIONS:
-            flat |= {f"{key}.{inner}": entry for inner, entry in value.items()}
+            flat |= {f"{key}.{inner}": entry for inner, entry in _plain(key, value).items()}
         else:
             flat[key] = value
     return flat

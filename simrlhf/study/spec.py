@@ -8,7 +8,7 @@ cell = "recovery"        # a cell function of simrlhf.study.cells
 [grid]
 n_pairs = {from = 50, to = 3200, points = 7}   # even in the logarithm; samples are nested
 estimators = ["share_b", "full"]
-metrics = ["recovery", "bounds"]               # groups of columns; all of them by default
+metrics = ["recovery", "bounds"]               # groups of columns; these two by default
 repetitions = 5
 seed = 0
 zip = ["n_users", "d1"]                        # these two move together
@@ -20,6 +20,11 @@ nu = [0.5, 1.0, 2.0]
 
 [fit]                    # settings passed to fit(); swept in the same way
 norm_bound = 3.0         # "none" where None is meant: TOML has no such value
+
+theta_init = "known"     # the world's base reward (the default), "zero", or "global": fitted first
+
+[fit.global_plus_local]  # of one estimator; what a class does not take is left out for it
+ridge = 10.0
 
 [size.tiny]              # overrides of keys above for a size, plain or dotted
 repetitions = 2
@@ -39,7 +44,7 @@ from simrlhf.core import checks
 from simrlhf.estimators import ESTIMATORS, check_size
 from simrlhf.study import axes, shipped
 from simrlhf.study.axes import Point
-from simrlhf.study.cells import CELLS, METRICS
+from simrlhf.study.cells import BASES, CELLS, DEFAULT_METRICS, LIMITED, METRICS
 from simrlhf.study.settings import WHOLE, file_digest, or_none, read_settings, resolve
 from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
@@ -130,7 +135,9 @@ def build_study(
     estimators = axes.axis_values("estimators", settings.get("grid.estimators", []), whole=False)
     for estimator in estimators:
         checks.choice("estimator", estimator, ESTIMATORS)
-    metrics = axes.axis_values("metrics", settings.get("grid.metrics", [*METRICS]), whole=False)
+    metrics = axes.axis_values(
+        "metrics", settings.get("grid.metrics", [*DEFAULT_METRICS]), whole=False
+    )
     for metric in metrics:
         checks.choice("metric", metric, METRICS)
     points = _points(settings)
@@ -196,13 +203,29 @@ def _zip_names(swept: Mapping[str, Any]) -> list[str]:
 
 def _checked_fit(table: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """Settings of `fit`, refused here if `fit` would refuse them in the first task."""
-    if table.get("norm_bound") is not None:
-        checks.real("fit.norm_bound", table["norm_bound"], above=0.0)
-    checks.real("fit.ridge", table.get("ridge", 0.0), low=0.0)
-    checks.real("fit.tol", table.get("tol", 1e-8), above=0.0)
-    checks.integer("fit.max_iterations", table.get("max_iterations", 1), low=1, high=2**31 - 1)
-    checks.choice("fit.init", table.get("init", "spectral"), ("spectral", "random"))
+    for key, value in table.items():
+        estimator, _, name = key.rpartition(".")
+        accepted = ESTIMATORS[estimator].accepts if estimator else LIMITED
+        checks.require(
+            name not in LIMITED or name in accepted,
+            f"fit.{key}: {estimator} takes no {name}; it takes {', '.join(accepted) or 'none'}",
+        )
+        _check_setting(f"fit.{key}", name, value)
     return tuple(sorted(table.items()))
+
+
+def _check_setting(key: str, name: str, value: Any) -> None:
+    if name in ("norm_bound", "penalty") and value is None:
+        return
+    if name in ("norm_bound", "penalty", "tol"):
+        checks.real(key, value, above=0.0)
+    elif name == "ridge":
+        checks.real(key, value, low=0.0)
+    elif name == "max_iterations":
+        checks.integer(key, value, low=1, high=2**31 - 1)
+    else:
+        known = {"init": ("spectral", "random"), "theta_init": BASES}
+        checks.choice(key, value, known[name])
 
 
 def _world(table: Mapping[str, Any]) -> WorldConfig:

@@ -16,8 +16,8 @@ BASIS = np.eye(6)[:, :2]
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rank": 0}, r"rank = 0 must be at least 1; the limit of share_b for 5 users and d1 x d2 = 6 x 1"),
-        ({"rank": 6}, r"rank = 6 must be at most 5; the limit of share_b for 5 users and d1 x d2 = 6 x 1"),
+        ({"rank": 0}, r"rank = 0 must be at least 1; the limit of share_b for 5 users"),
+        ({"rank": 6}, r"rank = 6 must be at most 5; the limit of share_b for 5 users"),
         ({"rank": 2.0}, r"rank must be an integer, got 2\.0"),
         ({"rank": "automatic"}, r"rank must be an integer or \"auto\", got 'automatic'"),
         ({}, r'share_b needs rank=: a number, or "auto" to choose it'),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from simrlhf.core.checks import InputError
+from simrlhf.study.cells import settings_of
 from simrlhf.study.settings import SIZES
 from simrlhf.study.spec import build_study, list_studies, load_study, study_name
 
@@ -193,3 +194,21 @@ def test_an_unknown_study_names_the_nearest() -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no study file .*absent\.toml"):
         load_study(str(tmp_path / "absent.toml"))
+
+
+def test_settings_of_one_estimator_go_to_it_and_common_ones_to_those_that_take_them(
+    tmp_path: Path,
+) -> None:
+    text = MINIMAL.replace("[world]", "[fit]\nnorm_bound = 3.0\n[fit.full]\nridge = 2.0\n[world]")
+    path = _write(tmp_path, text)
+    fit = load_study(path).points[0].fit
+    assert settings_of(fit, "share_b") == (("norm_bound", 3.0),)
+    assert settings_of(fit, "full") == (("norm_bound", 3.0), ("ridge", 2.0))
+    for wrong, message in (
+        ("fit.full.penalty=1.0", r"fit\.full\.penalty: full takes no penalty"),
+        ("fit.fulll.ridge=1.0", r"did you mean 'full'"),
+        ("fit.full.rige=1.0", r"did you mean 'ridge'"),
+        ("fit.full.ridge=-1.0", r"fit\.full\.ridge = -1 must be at least 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_study(path, overrides=[wrong])
