@@ -153,7 +153,7 @@ def _drawn(table: pd.DataFrame, title: str) -> str:
     place = table.set_index(["column", "estimator"])
     order = place.loc[columns[0], "mean"].sort_values(na_position="last").index
     entries = {column: [_entry(place.loc[(column, name)]) for name in order] for column in columns}
-    lines = pd.DataFrame(entries, index=pd.Index(order, name=None)).to_string()
+    lines = pd.DataFrame(entries, index=order).rename_axis(None).to_string()
     return f"{title}\n{lines}\n"
 
 

@@ -93,3 +93,24 @@ def test_the_distance_falls_with_the_root_of_the_pairs_and_not_with_the_fourth_r
         repetition=rows["repetition"],
         statement="rate in n",
     )
+
+
+@pytest.mark.parametrize("n_pairs", [10, 40])
+def test_for_regression_the_sine_falls_with_the_root_of_the_users_at_any_number_of_pairs(
+    regression_rows: pd.DataFrame, n_pairs: int
+) -> None:
+    """The rival is a floor that users cannot lower, the paper's term `k d2 / (n nu)`."""
+    rows = regression_rows[regression_rows["n_pairs"] == n_pairs]
+    testing.rate(
+        rows["n_users"] * rows["n_pairs"],
+        rows["largest_sine"],
+        exponent=-0.5,
+        rival=0.0,
+        repetition=rows["repetition"],
+        statement=f"rate in N at n = {n_pairs}",
+    )
+
+
+@pytest.fixture(scope="module")
+def regression_rows(sweep, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return sweep("identity_rate", tmp_path_factory.mktemp("identity"), size="tiny")
