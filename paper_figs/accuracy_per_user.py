@@ -31,6 +31,8 @@ STYLES = {
     "full": ("#0072B2", "s", 4.5),
     "local": ("#56B4E9", "D", 4.5),
 }
+# of an estimator that was asked for beside those
+OTHER = ("#CC79A7", "P", 5.5)
 CONFIDENCE = 0.95
 # above this many users the names no longer fit under the axis
 MOST_NAMES = 60
@@ -45,7 +47,9 @@ def draw(results: Path, out: Path) -> list[Path]:
         results: folder of an honest evaluation.
     """
     per_user, summary, settings = _read(Path(results))
-    names = [n for n in STYLES if n in set(summary.loc[summary["same_as"] == "", "estimator"])]
+    fitted = summary.loc[summary["same_as"] == "", "estimator"].tolist()
+    names = [name for name in STYLES if name in fitted]
+    names += [name for name in fitted if name not in STYLES]
     means = per_user.groupby(["estimator", "user_id"])["accuracy"].mean().unstack("estimator")
     means = means.sort_values(REFERENCE)
     width = float(np.clip(0.21 * len(means) + 3.0, 7.0, 16.0))
@@ -96,7 +100,7 @@ def _accuracies(axis: Axes, means: pd.DataFrame, names: list[str]) -> None:
     low, high = means[names].min(axis=1), means[names].max(axis=1)
     axis.vlines(place, 100 * low, 100 * high, color="#CCCCCC", lw=1, zorder=1)
     for name in names:
-        colour, marker, size = STYLES[name]
+        colour, marker, size = STYLES.get(name, OTHER)
         axis.plot(
             place, 100 * means[name], marker, ms=size, color=colour, label=name, zorder=_level(name)
         )
@@ -107,7 +111,7 @@ def _accuracies(axis: Axes, means: pd.DataFrame, names: list[str]) -> None:
 
 def _overall(axis: Axes, means: pd.DataFrame, names: list[str]) -> None:
     for place, name in enumerate(names):
-        colour, marker, size = STYLES[name]
+        colour, marker, size = STYLES.get(name, OTHER)
         mean = 100 * means[name].mean()
         axis.plot(place, mean, marker, ms=size + 2, color=colour)
         _say(axis, place, mean, f"{mean:.1f}")
@@ -124,7 +128,7 @@ def _differences(axis: Axes, per_user: pd.DataFrame, means: pd.DataFrame, names:
         gain = (values[name] - values[REFERENCE]).groupby(level="user_id")
         middle, spread = (100 * part.reindex(means.index) for part in (gain.mean(), gain.std()))
         shift = 0.24 * (number - (len(rivals) - 1) / 2)
-        colour, marker, size = STYLES[name]
+        colour, marker, size = STYLES.get(name, OTHER)
         axis.errorbar(
             np.arange(len(means)) + shift, middle, yerr=spread.fillna(0.0), fmt=marker, ms=size,
             color=colour, elinewidth=0.9, capsize=0, zorder=_level(name),
@@ -140,7 +144,7 @@ def _overall_differences(axis: Axes, summary: pd.DataFrame, names: list[str]) ->
     for place, name in enumerate(names):
         if name == REFERENCE:
             continue
-        colour, marker, size = STYLES[name]
+        colour, marker, size = STYLES.get(name, OTHER)
         row = rows.loc[name]
         middle = 100 * float(row["accuracy_difference"])
         quantile = scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, int(row["n_users"]) - 1)
@@ -174,7 +178,8 @@ def _name_users(axes: np.ndarray, means: pd.DataFrame, *, n_estimators: int) -> 
 
 
 def _level(name: str) -> int:
-    return 9 - list(STYLES).index(name)
+    known = list(STYLES)
+    return 9 - (known.index(name) if name in known else len(known))
 
 
 def _caption(per_user: pd.DataFrame, summary: pd.DataFrame, settings: dict) -> str:

@@ -23,7 +23,7 @@ from simrlhf.core import checks
 from simrlhf.data import text
 from simrlhf.data.preferences import Preferences
 from simrlhf.data.tables import PairTable
-from simrlhf.estimators import FitResult, fit
+from simrlhf.estimators import ESTIMATORS, FitResult, fit
 from simrlhf.study import honest_splits as splits
 from simrlhf.study.honest_arena import Arena, learn_features, make_arena, part_sizes
 from simrlhf.study.honest_settings import (
@@ -186,12 +186,13 @@ def _fit(
     base: np.ndarray | None,
     settings: HonestSettings,
 ) -> FitResult:
+    bounded = "norm_bound" in ESTIMATORS[name].accepts
     return fit(
         pairs,
         name,
         rank=setting.rank,
         ridge=setting.ridge,
-        norm_bound=settings.norm_bound,
+        norm_bound=settings.norm_bound if bounded else None,
         theta_init=base,
     )
 

@@ -103,9 +103,14 @@ def _shape(table: PairTable, settings: HonestSettings) -> tuple[int, int]:
 
 
 def candidates(name: str, pairs: Preferences, settings: HonestSettings) -> list[Setting]:
-    if name == "full":
-        return [Setting(None, ridge) for ridge in settings.ridges]
-    columns = pairs.d2 * (pairs.n_users if name == "share_b" else 1)
-    largest = min(pairs.d1, columns)
+    """The grid of one estimator: ranks and ridges of the settings, as far as its class has them."""
+    entry = ESTIMATORS[name]
+    ridges = settings.ridges if "ridge" in entry.accepts else (0.0,)
+    if name in ("global", "local"):  # one LoRA cannot have a higher rank
+        largest = min(pairs.d1, pairs.d2)
+    elif entry.needs_rank:
+        largest = entry.rank_limit(pairs)
+    else:
+        return [Setting(None, ridge) for ridge in ridges]
     ranks = [rank for rank in settings.ranks if rank <= largest] or [largest]
-    return [Setting(rank, ridge) for rank in ranks for ridge in settings.ridges]
+    return [Setting(rank, ridge) for rank in ranks for ridge in ridges]

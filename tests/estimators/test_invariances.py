@@ -60,6 +60,28 @@ def test_renaming_users_permutes_the_fit(narrow, estimator):
     np.testing.assert_allclose(moved.multipliers[order], base.multipliers, rtol=0, atol=1e-4)
 
 
+def test_moving_the_origin_of_item_features_changes_nothing(narrow):
+    """Only differences of items are seen; that differences are taken at all is the rival."""
+    prefs = narrow.prefs
+    random = np.random.default_rng(5)
+    second = random.normal(size=prefs.features.shape)
+    items = np.concatenate([prefs.features + second, second])
+    pairs = np.arange(prefs.n_total)[:, None] + [0, prefs.n_total]
+    fits = [
+        run(
+            Preferences.from_pairs(
+                prefs.users, items=items + shift, pairs=pairs, labels=prefs.labels
+            ),
+            "share_b",
+            narrow.world.basis,
+        )
+        for shift in (0.0, 3.0 * random.normal(size=(1, 6, 1)))
+    ]
+    np.testing.assert_allclose(fits[1].delta, fits[0].delta, rtol=0, atol=CLOSE)
+    alone = run(rebuilt(prefs, features=items[: prefs.n_total]), "share_b", narrow.world.basis)
+    assert np.abs(alone.delta - fits[0].delta).max() > 0.01
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_pair_of_weight_two_is_two_pairs(narrow, estimator):
     prefs = narrow.prefs
