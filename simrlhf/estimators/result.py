@@ -33,7 +33,10 @@ class FitStatus(enum.Enum):
         "separated: some users' labels are fitted without error, so no finite maximiser exists "
         "and convergence is not claimed; set norm_bound or ridge"
     )
-    UNCERTIFIED = "a function of yours gave these numbers: no objective is known, so none is met"
+    UNCERTIFIED = (
+        "a function of yours gave these numbers: no objective is known, so none is met; return an "
+        "Outcome where the function has a certificate"
+    )
 
     @property
     def sentence(self) -> str:
