@@ -23,6 +23,7 @@ class Request(NamedTuple):
         penalty: the weight `lambda` of `nuclear`; `None` lets the estimator choose.
         basis: `(d1, k)` orthonormal, of `oracle` only.
         theta_init: `(d1, d2)`.
+        reads_base: false for a class of whole rewards, which starts from nothing.
     """
 
     source: PreferenceSource
@@ -37,6 +38,7 @@ class Request(NamedTuple):
     tolerance: float
     max_iterations: int
     seed: int
+    reads_base: bool = True
 
     @property
     def n_users(self) -> int:
@@ -44,8 +46,8 @@ class Request(NamedTuple):
 
     @property
     def base(self) -> np.ndarray | None:
-        """`theta_init` where it is not zero: reading the features for it costs a data pass."""
-        return self.theta_init if self.theta_init.any() else None
+        """`theta_init` where it enters the fit: reading the features for it costs a data pass."""
+        return self.theta_init if self.reads_base and self.theta_init.any() else None
 
     @property
     def problem(self) -> Problem:
@@ -97,6 +99,11 @@ def full_rank(source: PreferenceSource) -> int:
     return min(source.d1, source.n_users * source.d2)
 
 
+def total_weight(source: PreferenceSource) -> float:
+    """Weight of all pairs."""
+    return float(sum(chunk.weights.sum() for chunk in source.chunks()))
+
+
 def left_side(d1: int, _: int) -> int:
     return d1
 
@@ -120,6 +127,8 @@ class Estimator:
         accepts: those of `norm_bound`, `ridge` and `penalty` that belong to the class; another is
             refused.
         side: side of the largest dense matrix that it forms, from `d1` and `d2`.
+        reads_base: whether `Delta` is a deviation from `theta_init`; false for a class of whole
+            rewards, whose `delta` is then what is left of them.
         check: raises `InputError` for a request whose shape the class cannot take.
     """
 
@@ -131,4 +140,5 @@ class Estimator:
     rank_limit: Callable[[PreferenceSource], int] = full_rank
     accepts: tuple[str, ...] = ("norm_bound", "ridge")
     side: Callable[[int, int], int] = left_side
+    reads_base: bool = True
     check: Callable[[Request], None] = _any_request

@@ -54,6 +54,7 @@ def check_request(
         tolerance=checks.real("tol", tol, above=0.0),
         max_iterations=checks.integer("max_iterations", max_iterations, low=1, high=2**31 - 1),
         seed=seed,
+        reads_base=entry.reads_base,
     )
     for name, given in (
         ("norm_bound", norm_bound is not None),

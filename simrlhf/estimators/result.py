@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,14 +68,66 @@ class PooledFactors:
 
 
 @dataclass(frozen=True)
+class InputSharedFactors:
+    """`Delta_i = weights[i] @ basis`: `weights (N, d1, k)`, one input side `basis (k, d2)`."""
+
+    weights: np.ndarray
+    basis: np.ndarray
+
+
+@dataclass(frozen=True)
+class RepresentationFactors:
+    """`vec Theta_i = representation @ heads[i]`: `(d1 d2, k)` in C order, and `(N, k)`."""
+
+    representation: np.ndarray
+    heads: np.ndarray
+
+
+@dataclass(frozen=True)
+class CoreFactors:
+    """`Delta_i = left @ cores[i] @ right.T`: `(d1, k)`, `(N, k, k)`, `(d2, k)`."""
+
+    left: np.ndarray
+    cores: np.ndarray
+    right: np.ndarray
+
+
+@dataclass(frozen=True)
+class DiagonalFactors:
+    """`Delta_i = left @ diag(weights[i]) @ right.T`: `(d1, k)`, `(N, k)`, `(d2, k)`."""
+
+    left: np.ndarray
+    weights: np.ndarray
+    right: np.ndarray
+
+
+@dataclass(frozen=True)
+class GlobalLocalFactors:
+    """`Delta_i = common + own[i]`: `(d1, d2)` and `(N, d1, d2)`."""
+
+    common: np.ndarray
+    own: np.ndarray
+
+
+@dataclass(frozen=True)
 class FreeFactors:
     """`Delta_i` without structure: `delta (N, d1, d2)`."""
 
     delta: np.ndarray
 
 
-Factors = SharedFactors | LocalFactors | PooledFactors | FreeFactors
-_FACTOR_CLASSES = {c.__name__: c for c in (SharedFactors, LocalFactors, PooledFactors, FreeFactors)}
+Factors = (
+    SharedFactors
+    | LocalFactors
+    | PooledFactors
+    | InputSharedFactors
+    | RepresentationFactors
+    | CoreFactors
+    | DiagonalFactors
+    | GlobalLocalFactors
+    | FreeFactors
+)
+_FACTOR_CLASSES: dict[str, type] = {kind.__name__: kind for kind in get_args(Factors)}
 
 
 class Evaluation(NamedTuple):

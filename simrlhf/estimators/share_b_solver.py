@@ -124,7 +124,7 @@ def solve_share_b(
             max_products=_MAX_PRODUCTS,
         )
         basis, projected, factors = _retract(problem, old, step, link)
-        new = setting(basis, projected, _into_ball(factors, radius), inner)
+        new = setting(basis, projected, clip_to_ball(factors, radius), inner)
         slack = _ROUNDING * jnp.maximum(1.0, jnp.abs(old.loss))
         ratio = (old.loss - new.loss + slack) / (slack - step.model_change)
         # below rounding the loss cannot judge a step; the gradient can
@@ -204,7 +204,7 @@ def _hessian(
     change = tile_rewards(moved, factors)
     per_tile = jnp.einsum("tn,tna->ta", bends * change, point.projected)
     per_tile += jnp.einsum("tn,tna->ta", slopes, moved)
-    response = _respond(fits, sum_over_users(problem, per_tile, fits.factors.shape[0]))
+    response = respond(fits, sum_over_users(problem, per_tile, fits.factors.shape[0]))
     change += tile_rewards(point.projected, response[users])
     spread = (bends * change)[:, :, None] * factors[:, None, :]
     spread += slopes[:, :, None] * response[users][:, None, :]
@@ -213,7 +213,8 @@ def _hessian(
     return trust_region.HessianProduct(product, (moved, response))
 
 
-def _respond(fits: UserFits, push: jax.Array) -> jax.Array:
+def respond(fits: UserFits, push: jax.Array) -> jax.Array:
+    """How users' factors `(N, q)` answer when their gradients are pushed by `push (N, q)`."""
     free = -ball.solve_cholesky(fits.cholesky, push)
     normal = ball.solve_cholesky(fits.cholesky, fits.factors)
     size = jnp.sum(fits.factors * normal, axis=1)
@@ -277,6 +278,7 @@ def _retract(
     )
 
 
-def _into_ball(factors: jax.Array, radius: jax.Array) -> jax.Array:
+def clip_to_ball(factors: jax.Array, radius: jax.Array) -> jax.Array:
+    """Factors `(N, q)` shortened to the norm bound where they exceed it."""
     norm = jnp.linalg.norm(factors, axis=1, keepdims=True)
     return jnp.where(norm > radius, factors * (radius / jnp.where(norm > 0, norm, 1.0)), factors)
