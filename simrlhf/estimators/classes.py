@@ -8,6 +8,7 @@ once.
 from __future__ import annotations
 
 from simrlhf.estimators.alone import FULL, LOCAL
+from simrlhf.estimators.cluster import CLUSTER
 from simrlhf.estimators.estimator import Estimator
 from simrlhf.estimators.global_plus_local import GLOBAL_PLUS_LOCAL
 from simrlhf.estimators.least_squares import LEAST_SQUARES
@@ -20,6 +21,7 @@ from simrlhf.estimators.share_b import SHARE_B
 from simrlhf.estimators.shared_core import SHARED_CORE
 from simrlhf.estimators.shared_diag import SHARED_DIAG
 from simrlhf.estimators.shared_rep import SHARED_REP
+from simrlhf.estimators.simplex import SIMPLEX
 from simrlhf.estimators.spectral import SPECTRAL
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -27,7 +29,7 @@ ESTIMATORS: dict[str, Estimator] = {
     for entry in (
         *(SHARE_B, LOCAL, GLOBAL, FULL, ORACLE),
         *(SHARE_A, SHARED_CORE, SHARED_DIAG, GLOBAL_PLUS_LOCAL, SHARED_REP),
-        NUCLEAR,
+        *(CLUSTER, SIMPLEX, NUCLEAR),
         *(SPECTRAL, LEAST_SQUARES, LOCAL_THEN_SVD),
     )
 }

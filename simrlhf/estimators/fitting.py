@@ -113,7 +113,9 @@ def with_rank(entry: Estimator, request: Request) -> Request:
     def fit_rank(preferences: PreferenceSource, rank: int) -> FitResult:
         return run_request(entry, request._replace(source=preferences, rank=rank))
 
-    chosen = rank_choice.choose_rank(request.source, fit_rank, seed=request.seed)
+    chosen = rank_choice.choose_rank(
+        request.source, fit_rank, seed=request.seed, largest=entry.rank_limit(request.source)
+    )
     return request._replace(rank=chosen.rank)
 
 

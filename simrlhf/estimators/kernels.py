@@ -206,7 +206,12 @@ def count(
 
 
 def separated_users(problem: Problem, delta: jax.Array) -> jax.Array:
-    """How many users have every label on the right side of `<delta, x>`, with nothing soft between.
+    """How many users are separated (see `separated_mask`)."""
+    return separated_mask(problem, delta).sum(dtype=jnp.int32)
+
+
+def separated_mask(problem: Problem, delta: jax.Array) -> jax.Array:
+    """Users `(N,)` with every label on the right side of `<delta, x>`, and nothing soft between.
 
     Such a user's likelihood rises for ever as his delta grows, whatever the base reward: there is
     no maximiser. Labels that only tie (rewards of zero) do not count, so separation of a user with
@@ -217,4 +222,4 @@ def separated_users(problem: Problem, delta: jax.Array) -> jax.Array:
     rewards = jnp.einsum("tnba,tba->tn", problem.rows, of_tile)
     right = jnp.where(problem.labels == 1, rewards > 0, (problem.labels == 0) & (rewards < 0))
     all_right = jnp.where(problem.weights > 0, right, True).all(axis=1).astype(jnp.int32)
-    return jax.ops.segment_min(all_right, problem.users, n_users).sum(dtype=jnp.int32)
+    return jax.ops.segment_min(all_right, problem.users, n_users) == 1

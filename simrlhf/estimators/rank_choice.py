@@ -37,7 +37,11 @@ class RankChoice(NamedTuple):
 
 
 def choose_rank(
-    preferences: PreferenceSource, fit_rank: Callable[..., FitResult], *, seed: int
+    preferences: PreferenceSource,
+    fit_rank: Callable[..., FitResult],
+    *,
+    seed: int,
+    largest: int | None = None,
 ) -> RankChoice:
     """Cross-validate the rank.
 
@@ -49,6 +53,7 @@ def choose_rank(
         preferences: in memory (a streamed source cannot be split).
         fit_rank: `fit_rank(preferences, rank=k) -> FitResult`.
         seed: of the folds.
+        largest: the largest rank of the class, `min(d1, N d2)` by default.
     """
     checks.require(
         isinstance(preferences, Preferences),
@@ -56,7 +61,7 @@ def choose_rank(
     )
     assert isinstance(preferences, Preferences)
     fold_of = _folds(preferences, seed)
-    largest = min(preferences.d1, preferences.n_users * preferences.d2)
+    largest = largest or min(preferences.d1, preferences.n_users * preferences.d2)
     table: dict[int, np.ndarray] = {}
     for rank in _ladder(largest):
         table[rank] = np.asarray(

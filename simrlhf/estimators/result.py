@@ -103,10 +103,26 @@ class DiagonalFactors:
 
 @dataclass(frozen=True)
 class GlobalLocalFactors:
-    """`Delta_i = common + own[i]`: `(d1, d2)` and `(N, d1, d2)`."""
+    """`Delta_i = common + deviations[i]`: `(d1, d2)` and `(N, d1, d2)`."""
 
     common: np.ndarray
-    own: np.ndarray
+    deviations: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClusterFactors:
+    """`Delta_i = centres[assignment[i]]`: `(K, d1, d2)`, largest cluster first, and `(N,)`."""
+
+    centres: np.ndarray
+    assignment: np.ndarray
+
+
+@dataclass(frozen=True)
+class SimplexFactors:
+    """`Delta_i = sum_j weights[i, j] vertices[j]`: `(K, d1, d2)`, and `(N, K)` on the simplex."""
+
+    vertices: np.ndarray
+    weights: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,8 @@ Factors = (
     | CoreFactors
     | DiagonalFactors
     | GlobalLocalFactors
+    | ClusterFactors
+    | SimplexFactors
     | FreeFactors
 )
 _FACTOR_CLASSES: dict[str, type] = {kind.__name__: kind for kind in get_args(Factors)}

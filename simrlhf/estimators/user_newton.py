@@ -100,10 +100,13 @@ def fit_users(
 ) -> UserFits:
     """Minimise every user's loss from `start (N, q)` until the KKT residual is below `tolerance`.
 
+    `ridge` is one number, or one for each user `(N,)`.
+
     `tolerance` is for the Frobenius norm over users of the residual of the summed (not mean) loss.
     A user who stops making progress at rounding level keeps his point; `residual` tells.
     """
     n_users = start.shape[0]
+    ridge_of = jnp.broadcast_to(ridge, (n_users,))[:, None]
 
     def objective(factors: jax.Array, rewards: jax.Array) -> jax.Array:
         losses = problem.weights * link.loss(rewards, problem.labels)
@@ -120,7 +123,7 @@ def fit_users(
         slopes = problem.weights * link.loss_slope(rewards, problem.labels)
         bends = problem.weights * link.loss_curvature(rewards, problem.labels)
         gradient = sum_over_users(problem, jnp.einsum("tn,tna->ta", slopes, projected), n_users)
-        gradient += ridge * factors
+        gradient += ridge_of * factors
         per_tile = jnp.einsum("tn,tna,tnb->tab", bends, projected, projected)
         curvature = sum_over_users(problem, per_tile, n_users)
         mu = ball.multipliers(factors, gradient, radius)
