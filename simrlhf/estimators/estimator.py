@@ -10,7 +10,14 @@ import numpy as np
 
 from simrlhf.core.links import Link
 from simrlhf.estimators.problem import PreferenceSource, Problem, load_problem
-from simrlhf.estimators.result import Factors
+from simrlhf.estimators.result import Factors, FitStatus
+
+
+class FittedBase(NamedTuple):
+    """How the base reward was found that a fit is to deviate from."""
+
+    status: FitStatus
+    data_passes: float
 
 
 class Request(NamedTuple):
@@ -22,7 +29,9 @@ class Request(NamedTuple):
         radius: the norm bound, infinite for none.
         penalty: the weight `lambda` of `nuclear`; `None` lets the estimator choose.
         basis: `(d1, k)` orthonormal, of `oracle` only.
-        theta_init: `(d1, d2)`.
+        theta_init: `(d1, d2)`; zero while `waits_for_base`.
+        waits_for_base: whether `theta_init` is still to be fitted (`theta_init="global"`).
+        fitted_base: how that fit went, once it is done.
     """
 
     source: PreferenceSource
@@ -37,6 +46,8 @@ class Request(NamedTuple):
     tolerance: float
     max_iterations: int
     seed: int
+    waits_for_base: bool = False
+    fitted_base: FittedBase | None = None
 
     @property
     def n_users(self) -> int:

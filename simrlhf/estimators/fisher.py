@@ -1,0 +1,324 @@
+"""Variances of fitted rewards from the expected information at the fit.
+
+Chart of the class at a fit `Delta_i = B W_i`: `Delta_i = (B + B_perp K) W_i + B V_i`, with `K`
+common to the users of the basis and `V_i` of user i. One pair with feature x and
+`c = weight * I(z)` adds `c g g'` to the information about (K, V), where `g` is the gradient of its
+reward `z`:
+
+    q = B_perp' x W_i'   in K,      p = B' x   in V_i          (both as vectors).
+
+With `A_i = sum c p p'`, `C_i = sum c q p'` and the ridge `rho` of the fit, eliminating the `V_i`
+leaves `S = sum_i sum c (q - C_i A_i^{-1} p)(...)'` about K (`A_i + rho I` for `A_i` throughout
+where there is a ridge). A fit with a ridge has the sampling covariance
+`(J + rho P)^{-1} J (J + rho P)^{-1}`, J the information and P the Hessian of half the penalty; it
+is worked out below in the same blocks. Scores at the fit that vanish in expectation are left out.
+
+Kept are `A_i^{-1} (N, k d2, k d2)`, how the factors follow the basis `(N, (d1 - k) d2, k d2)` and
+one matrix of side `k (d1 - k)`. A user whose information is regular has `k d2` pairs at least, so
+the first two are not larger than the features of such users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+
+from simrlhf.core import checks
+
+# reciprocal condition number below which an information counts as singular
+_SINGULAR = 1e-12
+# side k (d1 - k) of the information about the basis: 0.5 GB a matrix, a few of them at once
+LARGEST_SIDE = 8192
+# numbers in the users' blocks (2 GB)
+LARGEST_BLOCKS = 2**28
+# numbers in one piece of work when errors are read off
+_PIECE = 2**22
+
+
+class Pairs(NamedTuple):
+    """Pairs ordered by model: `features (P, d1, d2)`, `information (P,)` weight times `I(z)`.
+
+    Model m owns `offsets[m]:offsets[m + 1]`; models are users, or one that all users share.
+    """
+
+    features: np.ndarray
+    information: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def n_models(self) -> int:
+        return self.offsets.size - 1
+
+    def of_models(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Features and information of every model, without pairs of weight 0."""
+        for first, last in zip(self.offsets, self.offsets[1:], strict=False):
+            seen = self.information[first:last] > 0
+            mine = self.features[first:last]
+            yield (
+                (mine, self.information[first:last])
+                if seen.all()
+                else (mine[seen], self.information[first:last][seen])
+            )
+
+
+class Chart(NamedTuple):
+    """Where the class is differentiated.
+
+    Attributes:
+        basis: `B (d1, k)`; `None` for matrices without structure (k = d1).
+        outside: `B_perp (d1, d1 - k)`, or `None` where the basis does not move.
+        weights: `W (M, k, d2)`, used where the basis moves.
+    """
+
+    basis: np.ndarray | None
+    outside: np.ndarray | None
+    weights: np.ndarray | None
+
+    def inside(self, features: np.ndarray) -> np.ndarray:
+        """`p (m, k d2)`."""
+        if self.basis is None:
+            return features.reshape(len(features), -1)
+        return np.einsum("mab,ak->mkb", features, self.basis, optimize=True).reshape(
+            len(features), -1
+        )
+
+    def across(self, features: np.ndarray) -> np.ndarray:
+        """`B_perp' x`: `(m, (d1 - k) d2)`."""
+        assert self.outside is not None
+        return np.einsum("mab,ao->mob", features, self.outside, optimize=True).reshape(
+            len(features), -1
+        )
+
+    def through(self, across: np.ndarray, model: int) -> np.ndarray:
+        """`(m, (d1 - k) d2)` to `(m, (d1 - k) k)`: from outside B, through the factors, to K."""
+        assert self.weights is not None
+        turned = across.reshape(-1, self.weights.shape[2]) @ self.weights[model].T
+        return turned.reshape(len(across), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class BasisErrors:
+    """Covariance of K: how far the basis may be from the truth.
+
+    Attributes:
+        basis, outside: the chart.
+        covariance: square of side `(d1 - k) k`, K in C order; `None` where it is infinite.
+        bread: `rho` times the inverse penalised information, with a ridge; else `None`.
+    """
+
+    basis: np.ndarray
+    outside: np.ndarray
+    covariance: np.ndarray | None
+    bread: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FisherErrors:
+    """What `variances` needs; M models.
+
+    Attributes:
+        chart: where the class was differentiated.
+        own: `(M, q, q)`, `q = k d2`: covariance of a model's factors given the basis.
+        infinite: `(M,)` models whose information is singular.
+        follow: `(M, (d1 - k) d2, q)`, `E_i A_i^{-1}` with `E_i = sum c (B_perp' x)(B' x)'`.
+        inverse: `(M, q, q)` penalised `A_i^{-1}`; with a ridge only.
+        basis_errors: `None` where the basis is known.
+        pooled: whether one model serves all users.
+    """
+
+    chart: Chart
+    own: np.ndarray
+    infinite: np.ndarray
+    follow: np.ndarray | None
+    inverse: np.ndarray | None
+    basis_errors: BasisErrors | None
+    pooled: bool
+
+    def variances(self, users: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """`(m,)` variances of `<Delta_user, x>` for `users (m,)`, `features (m, d1, d2)`."""
+        models = np.zeros_like(users) if self.pooled else users
+        order = np.argsort(models, kind="stable")
+        found = np.empty(len(users))
+        basis = self.basis_errors
+        side = 0 if basis is None or basis.covariance is None else basis.covariance.shape[0]
+        height = max(1, _PIECE // max(side, features[0].size if len(features) else 1))
+        for first in range(0, len(order), height):
+            rows = order[first : first + height]
+            found[rows] = self._piece(models[rows], features[rows])
+        return np.maximum(found, 0.0)
+
+    def _piece(self, models: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Variances of rows that are ordered by model."""
+        inside, basis = self.chart.inside(features), self.basis_errors
+        variances = np.empty(len(models))
+        names, starts = np.unique(models, return_index=True)
+        spans = [slice(a, b) for a, b in zip(starts, [*starts[1:], len(models)], strict=True)]
+        for model, rows in zip(names, spans, strict=True):
+            variances[rows] = np.einsum("mi,mi->m", inside[rows] @ self.own[model], inside[rows])
+            variances[rows] = np.inf if self.infinite[model] else variances[rows]
+        if basis is None:
+            return variances
+        if basis.covariance is None:
+            return np.full(len(models), np.inf)
+        assert self.follow is not None
+        across = self.chart.across(features)
+        moved = np.empty((len(models), basis.covariance.shape[0]))
+        for model, rows in zip(names, spans, strict=True):
+            left = across[rows] - inside[rows] @ self.follow[model].T
+            moved[rows] = self.chart.through(left, model)
+        variances += np.einsum("ms,ms->m", moved @ basis.covariance, moved)
+        if basis.bread is None or self.inverse is None:
+            return variances
+        for model, rows in zip(names, spans, strict=True):
+            back = inside[rows] @ self.inverse[model] @ self.follow[model].T
+            back = self.chart.through(back, model)
+            variances[rows] += 2.0 * np.einsum("ms,ms->m", moved[rows] @ basis.bread, back)
+        return variances
+
+
+def fisher_errors(
+    pairs: Pairs,
+    chart: Chart,
+    *,
+    ridge: float,
+    variance: float,
+    known: BasisErrors | None = None,
+    pooled: bool = False,
+) -> FisherErrors:
+    """The parts of `FisherErrors` in one pass over the models.
+
+    Args:
+        ridge: `rho`, of every model's matrix.
+        variance: of a label, where `I` is for variance 1 (identity link); 1 for preferences.
+        known: errors of the chart's basis where other data gave it; `None` where these pairs did.
+        pooled: one model for all users.
+
+    Raises:
+        InputError: matrices above `LARGEST_SIDE` or `LARGEST_BLOCKS`.
+    """
+    _require_size(pairs, chart)
+    d1, d2 = pairs.features.shape[1:]
+    k = d1 if chart.basis is None else chart.basis.shape[1]
+    q, moves = k * d2, chart.outside is not None
+    own, infinite = np.zeros((pairs.n_models, q, q)), np.zeros(pairs.n_models, bool)
+    inverse = np.zeros_like(own) if ridge > 0 else None
+    follow = np.zeros((pairs.n_models, (d1 - k) * d2, q)) if moves else None
+    joint = _Joint((d1 - k) * k, ridge) if moves and known is None else None
+    for model, (features, information) in enumerate(pairs.of_models()):
+        inside = chart.inside(features)
+        scaled = inside * information[:, None]
+        gram = inside.T @ scaled
+        inverted, infinite[model] = _inverse(gram + ridge * np.eye(q), pseudo=moves)
+        own[model] = inverted @ gram @ inverted if ridge > 0 else inverted
+        if inverse is not None:
+            inverse[model] = inverted
+        if follow is not None:
+            across = chart.across(features)
+            follow[model] = across.T @ scaled @ inverted
+            if joint is not None:
+                left = across - inside @ follow[model].T
+                joint.add(chart, model, left, information, follow[model])
+    own *= variance
+    errors = known if joint is None else joint.errors(chart, variance)
+    return FisherErrors(chart, own, infinite, follow, inverse, errors, pooled)
+
+
+class _Joint:
+    """The information about K, summed over models: `meat` without the penalty, `pull` its Hessian.
+
+    The penalised information is `meat + rho pull`: with `q~ = q - C (A + rho I)^{-1} p`,
+    `sum c q~ q~' = D - C (A + rho I)^{-1} C' - rho C (A + rho I)^{-2} C'`.
+    """
+
+    def __init__(self, side: int, ridge: float) -> None:
+        self.ridge = ridge
+        self.meat = np.zeros((side, side))
+        self.pull = np.zeros((side, side)) if ridge > 0 else None
+
+    def add(
+        self,
+        chart: Chart,
+        model: int,
+        left: np.ndarray,
+        information: np.ndarray,
+        follow: np.ndarray,
+    ) -> None:
+        """Add a model: `left (n, (d1 - k) d2)` is what `B_perp' x` has that `B' x` cannot give."""
+        assert chart.weights is not None
+        self.meat += _carried(chart.weights[model], left.T, information)
+        if self.pull is not None:
+            weights, outside = chart.weights[model], chart.outside
+            assert outside is not None
+            self.pull += _carried(weights, follow, np.ones(follow.shape[1]))
+            self.pull += np.kron(np.eye(outside.shape[1]), weights @ weights.T)
+
+    def errors(self, chart: Chart, variance: float) -> BasisErrors:
+        assert chart.basis is not None and chart.outside is not None
+        if self.pull is None:
+            inverted, singular = _inverse(self.meat)
+            covariance = None if singular else variance * inverted
+            return BasisErrors(chart.basis, chart.outside, covariance)
+        inverted, singular = _inverse(self.meat + self.ridge * self.pull)
+        covariance = None if singular else variance * (inverted @ self.meat @ inverted)
+        return BasisErrors(chart.basis, chart.outside, covariance, variance * self.ridge * inverted)
+
+
+def _carried(weights: np.ndarray, columns: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """`sum_j scale_j vec(l_j W') vec(l_j W')'` for columns `l_j` of `(o d2, n)`, as `(o, d2)`.
+
+    Over a matrix of side `o d2` where d2 < k: it is smaller than one of side `o k`.
+    """
+    k, d2 = weights.shape
+    n_outside = columns.shape[0] // d2
+    if d2 < k:
+        square = (columns * scale) @ columns.T
+        square = square.reshape(n_outside, d2, n_outside, d2)
+        half = np.einsum("cb,obrd->ocrd", weights, square, optimize=True)
+        return np.einsum("ocrd,ed->ocre", half, weights, optimize=True).reshape(
+            n_outside * k, n_outside * k
+        )
+    turned = np.einsum("obn,cb->ocn", columns.reshape(n_outside, d2, -1), weights, optimize=True)
+    turned = turned.reshape(n_outside * k, -1)
+    return (turned * scale) @ turned.T
+
+
+def _inverse(matrix: np.ndarray, *, pseudo: bool = False) -> tuple[np.ndarray, bool]:
+    """Inverse of a positive semidefinite matrix, and whether it is singular.
+
+    Where it is, zeros or the pseudo-inverse. A singular user still tells something about the basis,
+    for which the pseudo-inverse is exact: `C_i` vanishes where `A_i` does.
+    """
+    if matrix.size == 0:
+        return matrix, False
+    factor, failed = scipy.linalg.lapack.dpotrf(matrix, lower=1)
+    if not failed:
+        size = float(np.abs(matrix).sum(axis=0).max())
+        condition, _ = scipy.linalg.lapack.dpocon(factor, size, uplo="L")
+        if condition > _SINGULAR:
+            lower, _ = scipy.linalg.lapack.dpotri(factor, lower=1)
+            lower = np.tril(lower)
+            return lower + np.tril(lower, -1).T, False
+    if pseudo:
+        return np.linalg.pinv(matrix, rcond=_SINGULAR, hermitian=True), True
+    return np.zeros_like(matrix), True
+
+
+def _require_size(pairs: Pairs, chart: Chart) -> None:
+    d1, d2 = pairs.features.shape[1:]
+    k = d1 if chart.basis is None else chart.basis.shape[1]
+    side = (d1 - k) * k if chart.outside is not None else 0
+    checks.require(
+        side <= LARGEST_SIDE,
+        f"the information about the basis has side k (d1 - k) = {side:,}, above the limit "
+        f'{LARGEST_SIDE:,}; use method="bootstrap", which forms no such matrix',
+    )
+    blocks = pairs.n_models * k * d2 * (k * d2 + ((d1 - k) * d2 if side else 0))
+    checks.require(
+        blocks <= LARGEST_BLOCKS,
+        f"the users' informations hold {blocks:,} numbers, above the limit {LARGEST_BLOCKS:,} "
+        f'(2 GB); use method="bootstrap", or fit fewer users at once',
+    )
