@@ -20,14 +20,13 @@ the first two are not larger than the features of such users.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 
 from simrlhf.core import checks
+from simrlhf.estimators.charts import Chart, Pairs
 
 # reciprocal condition number below which an information counts as singular
 _SINGULAR = 1e-12
@@ -37,67 +36,6 @@ LARGEST_SIDE = 8192
 LARGEST_BLOCKS = 2**28
 # numbers in one piece of work when errors are read off
 _PIECE = 2**22
-
-
-class Pairs(NamedTuple):
-    """Pairs ordered by model: `features (P, d1, d2)`, `information (P,)` weight times `I(z)`.
-
-    Model m owns `offsets[m]:offsets[m + 1]`; models are users, or one that all users share.
-    """
-
-    features: np.ndarray
-    information: np.ndarray
-    offsets: np.ndarray
-
-    @property
-    def n_models(self) -> int:
-        return self.offsets.size - 1
-
-    def of_models(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Features and information of every model, without pairs of weight 0."""
-        for first, last in zip(self.offsets, self.offsets[1:], strict=False):
-            seen = self.information[first:last] > 0
-            mine = self.features[first:last]
-            yield (
-                (mine, self.information[first:last])
-                if seen.all()
-                else (mine[seen], self.information[first:last][seen])
-            )
-
-
-class Chart(NamedTuple):
-    """Where the class is differentiated.
-
-    Attributes:
-        basis: `B (d1, k)`; `None` for matrices without structure (k = d1).
-        outside: `B_perp (d1, d1 - k)`, or `None` where the basis does not move.
-        weights: `W (M, k, d2)`, used where the basis moves.
-    """
-
-    basis: np.ndarray | None
-    outside: np.ndarray | None
-    weights: np.ndarray | None
-
-    def inside(self, features: np.ndarray) -> np.ndarray:
-        """`p (m, k d2)`."""
-        if self.basis is None:
-            return features.reshape(len(features), -1)
-        return np.einsum("mab,ak->mkb", features, self.basis, optimize=True).reshape(
-            len(features), -1
-        )
-
-    def across(self, features: np.ndarray) -> np.ndarray:
-        """`B_perp' x`: `(m, (d1 - k) d2)`."""
-        assert self.outside is not None
-        return np.einsum("mab,ao->mob", features, self.outside, optimize=True).reshape(
-            len(features), -1
-        )
-
-    def through(self, across: np.ndarray, model: int) -> np.ndarray:
-        """`(m, (d1 - k) d2)` to `(m, (d1 - k) k)`: from outside B, through the factors, to K."""
-        assert self.weights is not None
-        turned = across.reshape(-1, self.weights.shape[2]) @ self.weights[model].T
-        return turned.reshape(len(across), -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +195,8 @@ class _Joint:
             self.pull += np.kron(np.eye(outside.shape[1]), weights @ weights.T)
 
     def errors(self, chart: Chart, variance: float) -> BasisErrors:
-        assert chart.basis is not None and chart.outside is not None
+        assert chart.basis is not None
+        assert chart.outside is not None
         if self.pull is None:
             inverted, singular = _inverse(self.meat)
             covariance = None if singular else variance * inverted

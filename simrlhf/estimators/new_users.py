@@ -44,8 +44,8 @@ def adapt_users(
 
         Delta_0 = B_hat W_0,   W_0 = argmin sum_j w_j loss(<B_hat W_0 + Theta_init, x_j>, y_j)
 
-    with the earlier fit's norm bound, ridge and base reward: convex problems, any number of users at
-    once, one data pass. The basis is `result.basis`, which every estimator has: of `full` or
+    with the earlier fit's norm bound, ridge and base reward: convex problems, any number of users
+    at once, one data pass. The basis is `result.basis`, which every estimator has: of `full` or
     `local` it is the top-k left space of what they fitted.
 
     Fails when a new user's truth leaves the span of the basis (S6): his error has a floor that no
@@ -91,8 +91,8 @@ def adapt_users(
     shape = (getattr(preferences, "d1", d1), getattr(preferences, "d2", result.delta.shape[2]))
     checks.require(
         shape == result.delta.shape[1:],
-        f"the fit has features of (d1, d2) = {result.delta.shape[1:]}, the new users' data {shape}; "
-        "give features of the same kind",
+        f"the fit has features of (d1, d2) = {result.delta.shape[1:]}, the new users' data "
+        f"{shape}; give features of the same kind",
     )
     request = check_request(
         preferences,

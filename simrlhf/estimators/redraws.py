@@ -27,7 +27,7 @@ class Redraws:
     """Refits, in the form that is smallest.
 
     Attributes:
-        bases, weights: `(R, d1, k)` and `(R, N, k, d2)` of classes with a shared basis, else `None`.
+        bases, weights: `(R, d1, k)`, `(R, N, k, d2)` of classes with a shared basis, else `None`.
         delta: `(R, N, d1, d2)` of the others, else `None`.
     """
 
@@ -48,7 +48,8 @@ class Redraws:
         if self.delta is not None:
             each = [np.einsum("mab,mab->m", features, delta[users]) for delta in self.delta]
         else:
-            assert self.bases is not None and self.weights is not None
+            assert self.bases is not None
+            assert self.weights is not None
             each = [
                 np.einsum("mab,ak,mkb->m", features, basis, weights[users], optimize=True)
                 for basis, weights in zip(self.bases, self.weights, strict=True)
