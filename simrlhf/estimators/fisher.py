@@ -36,6 +36,8 @@ LARGEST_SIDE = 8192
 LARGEST_BLOCKS = 2**28
 # numbers in one piece of work when errors are read off
 _PIECE = 2**22
+# numbers of the users' contributions that are added up at once
+_BATCH = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +147,7 @@ def fisher_errors(
     own, infinite = np.zeros((pairs.n_models, q, q)), np.zeros(pairs.n_models, bool)
     inverse = np.zeros_like(own) if ridge > 0 else None
     follow = np.zeros((pairs.n_models, (d1 - k) * d2, q)) if moves else None
-    joint = _Joint((d1 - k) * k, ridge) if moves and known is None else None
+    joint = _Joint(chart, ridge) if moves and known is None else None
     for model, (features, information) in enumerate(pairs.of_models()):
         inside = chart.inside(features)
         scaled = inside * information[:, None]
@@ -159,9 +161,9 @@ def fisher_errors(
             follow[model] = across.T @ scaled @ inverted
             if joint is not None:
                 left = across - inside @ follow[model].T
-                joint.add(chart, model, left, information, follow[model])
+                joint.add(model, left, information, follow[model])
     own *= variance
-    errors = known if joint is None else joint.errors(chart, variance)
+    errors = known if joint is None else joint.errors(variance)
     return FisherErrors(chart, own, infinite, follow, inverse, errors, pooled)
 
 
@@ -172,57 +174,88 @@ class _Joint:
     `sum c q~ q~' = D - C (A + rho I)^{-1} C' - rho C (A + rho I)^{-2} C'`.
     """
 
-    def __init__(self, side: int, ridge: float) -> None:
-        self.ridge = ridge
-        self.meat = np.zeros((side, side))
-        self.pull = np.zeros((side, side)) if ridge > 0 else None
+    def __init__(self, chart: Chart, ridge: float) -> None:
+        self.chart, self.ridge = chart, ridge
+        self.meat = _Carried(chart)
+        self.pull = _Carried(chart) if ridge > 0 else None
 
     def add(
-        self,
-        chart: Chart,
-        model: int,
-        left: np.ndarray,
-        information: np.ndarray,
-        follow: np.ndarray,
+        self, model: int, left: np.ndarray, information: np.ndarray, follow: np.ndarray
     ) -> None:
         """Add a model: `left (n, (d1 - k) d2)` is what `B_perp' x` has that `B' x` cannot give."""
-        assert chart.weights is not None
-        self.meat += _carried(chart.weights[model], left.T, information)
+        self.meat.add(model, left * np.sqrt(information)[:, None])
         if self.pull is not None:
-            weights, outside = chart.weights[model], chart.outside
-            assert outside is not None
-            self.pull += _carried(weights, follow, np.ones(follow.shape[1]))
-            self.pull += np.kron(np.eye(outside.shape[1]), weights @ weights.T)
+            self.pull.add(model, follow.T)
 
-    def errors(self, chart: Chart, variance: float) -> BasisErrors:
-        assert chart.basis is not None
-        assert chart.outside is not None
+    def errors(self, variance: float) -> BasisErrors:
+        """Covariance of K."""
+        basis, outside, weights = self.chart
+        assert basis is not None
+        assert outside is not None
+        assert weights is not None
+        meat = self.meat.total()
         if self.pull is None:
-            inverted, singular = _inverse(self.meat)
-            covariance = None if singular else variance * inverted
-            return BasisErrors(chart.basis, chart.outside, covariance)
-        inverted, singular = _inverse(self.meat + self.ridge * self.pull)
-        covariance = None if singular else variance * (inverted @ self.meat @ inverted)
-        return BasisErrors(chart.basis, chart.outside, covariance, variance * self.ridge * inverted)
+            inverted, singular = _inverse(meat)
+            return BasisErrors(basis, outside, None if singular else variance * inverted)
+        pull = self.pull.total()
+        pull += np.kron(np.eye(outside.shape[1]), np.einsum("icb,ieb->ce", weights, weights))
+        inverted, singular = _inverse(meat + self.ridge * pull)
+        covariance = None if singular else variance * (inverted @ meat @ inverted)
+        return BasisErrors(basis, outside, covariance, variance * self.ridge * inverted)
 
 
-def _carried(weights: np.ndarray, columns: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """`sum_j scale_j vec(l_j W') vec(l_j W')'` for columns `l_j` of `(o d2, n)`, as `(o, d2)`.
+class _Carried:
+    """`sum_i sum_j vec(l_ij W_i') vec(l_ij W_i')'` for rows `l_ij` of shape `(o, d2)`.
 
-    Over a matrix of side `o d2` where d2 < k: it is smaller than one of side `o k`.
+    Where d2 < k through `sum_j l_ij l_ij'`, of side `o d2` instead of `o k`; many users at once, as
+    a product for each would write the whole sum as often as there are users.
     """
-    k, d2 = weights.shape
-    n_outside = columns.shape[0] // d2
-    if d2 < k:
-        square = (columns * scale) @ columns.T
-        square = square.reshape(n_outside, d2, n_outside, d2)
-        half = np.einsum("cb,obrd->ocrd", weights, square, optimize=True)
-        return np.einsum("ocrd,ed->ocre", half, weights, optimize=True).reshape(
-            n_outside * k, n_outside * k
-        )
-    turned = np.einsum("obn,cb->ocn", columns.reshape(n_outside, d2, -1), weights, optimize=True)
-    turned = turned.reshape(n_outside * k, -1)
-    return (turned * scale) @ turned.T
+
+    def __init__(self, chart: Chart) -> None:
+        assert chart.outside is not None
+        assert chart.weights is not None
+        self.chart = chart
+        _, self.k, self.d2 = chart.weights.shape
+        self.n_outside = chart.outside.shape[1]
+        self.squares = self.d2 < self.k
+        side = self.n_outside * self.k
+        shape = (self.k**2, self.n_outside**2) if self.squares else (side, side)
+        self.sum = np.zeros(shape)
+        self.left: list[np.ndarray] = []
+        self.right: list[np.ndarray] = []
+        self.waiting = 0
+
+    def add(self, model: int, rows: np.ndarray) -> None:
+        """Add the rows `(n, o d2)` of a model."""
+        if self.squares:
+            assert self.chart.weights is not None
+            weights = self.chart.weights[model]
+            square = (rows.T @ rows).reshape(self.n_outside, self.d2, self.n_outside, self.d2)
+            pairs = np.einsum("cb,ed->bdce", weights, weights)
+            self.left.append(pairs.reshape(self.d2**2, -1))
+            rows = square.transpose(1, 3, 0, 2).reshape(self.d2**2, -1)
+        else:
+            rows = self.chart.through(rows, model)
+        self.right.append(rows)
+        self.waiting += rows.size
+        if self.waiting > _BATCH:
+            self._flush()
+
+    def total(self) -> np.ndarray:
+        """Square of side `o k`."""
+        self._flush()
+        if not self.squares:
+            return self.sum
+        blocks = self.sum.reshape(self.k, self.k, self.n_outside, self.n_outside)
+        side = self.n_outside * self.k
+        return np.ascontiguousarray(blocks.transpose(2, 0, 3, 1)).reshape(side, side)
+
+    def _flush(self) -> None:
+        if self.right:
+            right = np.concatenate(self.right)
+            left = np.concatenate(self.left) if self.squares else right
+            self.sum += left.T @ right
+            self.left, self.right, self.waiting = [], [], 0
 
 
 def _inverse(matrix: np.ndarray, *, pseudo: bool = False) -> tuple[np.ndarray, bool]:

@@ -178,12 +178,17 @@ def standard_errors(
         checks.require(
             basis_errors is None, 'basis_errors belongs to method="fisher"; leave it out'
         )
+        checks.require(
+            np.isfinite(variance),
+            f"{parameters} parameters for pairs of weight {preferences.weights.sum():g} leave no "
+            "residual to draw noise from; lower the rank, or bring more pairs",
+        )
         drawn, counts = redraws.redraw(
             result,
             preferences,
             rewards,
             estimator=_refitter(result, estimator),
-            variance=variance if np.isfinite(variance) else 0.0,
+            variance=variance,
             n_bootstrap=checks.integer("n_bootstrap", n_bootstrap, low=2),
             seed=seed,
             penalty=penalty,

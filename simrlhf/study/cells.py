@@ -16,7 +16,7 @@ import numpy as np
 from simrlhf.core import numerics, streams
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult, fit_many
-from simrlhf.metrics import bounds_of_fit, recovery
+from simrlhf.metrics import bounds_of_fit, coverage, has_intervals, recovery
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.axes import Point
 from simrlhf.study.store import FAILED
@@ -230,8 +230,15 @@ def _bounds(world: World, preferences: Preferences, result: FitResult, n_pairs: 
     return bounds_of_fit(world, preferences, result, n_pairs=n_pairs)
 
 
+def _coverage(world: World, preferences: Preferences, result: FitResult, _: int) -> Row:
+    return coverage(world, preferences, result) if has_intervals(result) else {}
+
+
 METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "recovery": _recovery,
     "bounds": _bounds,
+    "coverage": _coverage,
 }
+# what a study measures that does not say
+DEFAULT_METRICS = ("recovery", "bounds")
 CELLS: dict[str, Callable[[Task], list[Row]]] = {"recovery": run_recovery}

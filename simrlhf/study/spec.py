@@ -8,7 +8,7 @@ cell = "recovery"        # a cell function of simrlhf.study.cells
 [grid]
 n_pairs = {from = 50, to = 3200, points = 7}   # even in the logarithm; samples are nested
 estimators = ["share_b", "full"]
-metrics = ["recovery", "bounds"]               # groups of columns; all of them by default
+metrics = ["recovery", "bounds"]               # groups of columns, these by default; "coverage" too
 repetitions = 5
 seed = 0
 zip = ["n_users", "d1"]                        # these two move together
@@ -39,7 +39,7 @@ from simrlhf.core import checks
 from simrlhf.estimators import ESTIMATORS, check_size
 from simrlhf.study import axes, shipped
 from simrlhf.study.axes import Point
-from simrlhf.study.cells import CELLS, METRICS
+from simrlhf.study.cells import CELLS, DEFAULT_METRICS, METRICS
 from simrlhf.study.settings import WHOLE, file_digest, or_none, read_settings, resolve
 from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
@@ -130,7 +130,8 @@ def build_study(
     estimators = axes.axis_values("estimators", settings.get("grid.estimators", []), whole=False)
     for estimator in estimators:
         checks.choice("estimator", estimator, ESTIMATORS)
-    metrics = axes.axis_values("metrics", settings.get("grid.metrics", [*METRICS]), whole=False)
+    wanted = settings.get("grid.metrics", [*DEFAULT_METRICS])
+    metrics = axes.axis_values("metrics", wanted, whole=False)
     for metric in metrics:
         checks.choice("metric", metric, METRICS)
     points = _points(settings)
