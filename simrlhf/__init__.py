@@ -22,6 +22,8 @@ _HOMES = {
     "load_fit": "simrlhf.estimators",
     "FitResult": "simrlhf.estimators",
     "FitStatus": "simrlhf.estimators",
+    "adapt_users": "simrlhf.estimators",
+    "standard_errors": "simrlhf.estimators",
     "subspace_distance": "simrlhf.core.subspaces",
     "principal_angles": "simrlhf.core.subspaces",
     "InputError": "simrlhf.core.checks",
@@ -34,7 +36,15 @@ if TYPE_CHECKING:
     from simrlhf.core.checks import InputError
     from simrlhf.core.subspaces import principal_angles, subspace_distance
     from simrlhf.data import Preferences, load_preferences
-    from simrlhf.estimators import FitResult, FitStatus, fit, list_estimators, load_fit
+    from simrlhf.estimators import (
+        FitResult,
+        FitStatus,
+        adapt_users,
+        fit,
+        list_estimators,
+        load_fit,
+        standard_errors,
+    )
     from simrlhf.sampling import sample_preferences
     from simrlhf.study import load_results
     from simrlhf.world import World, WorldConfig, make_world
@@ -46,6 +56,7 @@ __all__ = [
     "Preferences",
     "World",
     "WorldConfig",
+    "adapt_users",
     "fit",
     "list_estimators",
     "load_fit",
@@ -55,6 +66,7 @@ __all__ = [
     "metrics",
     "principal_angles",
     "sample_preferences",
+    "standard_errors",
     "study",
     "subspace_distance",
     "testing",

@@ -203,10 +203,19 @@ class Preferences:
         """
         weights = checks.numbers("weights", weights)
         checks.shape("weights", weights, (self.n_total,), remedy="one weight for each pair")
+        return self._with(self.labels, weights)
+
+    def relabelled(self, labels: np.ndarray) -> Preferences:
+        """The same pairs with other `labels` `(P,)`, as when labels are drawn again."""
+        labels = checks.numbers("labels", labels)
+        checks.shape("labels", labels, (self.n_total,), remedy="one label for each pair")
+        return self._with(labels, self.weights)
+
+    def _with(self, labels: np.ndarray, weights: np.ndarray) -> Preferences:
         made = type(self).__new__(type(self))
         made._store(
             features=self.features,
-            labels=self.labels,
+            labels=labels,
             weights=weights,
             offsets=self.offsets,
             user_ids=self.user_ids,

@@ -19,8 +19,16 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from simrlhf.core import checks, numerics
+from simrlhf.estimators.classes import ESTIMATORS
 from simrlhf.estimators.estimator import Estimator, Outcome, Request
-from simrlhf.estimators.fitting import find_estimator, result_of, run_request, with_rank
+from simrlhf.estimators.fitting import (
+    base_request,
+    based_on,
+    find_estimator,
+    result_of,
+    run_request,
+    with_rank,
+)
 from simrlhf.estimators.kernels import Kernel, Solved, Start, limits_of, solve_batch
 from simrlhf.estimators.problem import PreferenceSource, Problem, host_problem
 from simrlhf.estimators.requests import check_request
@@ -52,7 +60,7 @@ def fit_many(
     penalty: float | None = None,
     init: str | np.ndarray = "spectral",
     bases: Sequence[np.ndarray] | None = None,
-    theta_inits: Sequence[np.ndarray | None] | None = None,
+    theta_inits: Sequence[np.ndarray | None] | str | None = None,
     max_iterations: int = 200,
     tol: float = 1e-8,
     seed: int | Sequence[int] = 0,
@@ -72,7 +80,7 @@ def fit_many(
         sources, estimator, rank, norm_bound, ridge, penalty, init, max_iterations, tol: as for
             `fit`; one value for all sources.
         bases: the known basis of each source, for `oracle`.
-        theta_inits: base reward of each source, or `None`.
+        theta_inits: base reward of each source, or `None`; `"global"` fits one for each first.
         seed: one for all, or one for each source.
         how: `"loop"` fits one after the other, `"vmap"` batches; `None` takes the loop on the CPU
             and batches elsewhere.
@@ -93,6 +101,8 @@ def fit_many(
     checks.choice("how", how, _HOW)
     if batch_bytes is not None:
         batch_bytes = checks.real("batch_bytes", batch_bytes, above=0.0)
+    if isinstance(theta_inits, str):
+        theta_inits: Any = [theta_inits] * len(sources)
     seeds: Any = [seed] * len(sources) if np.ndim(seed) == 0 else seed
     each = zip(
         sources,
@@ -139,7 +149,7 @@ def _in_batches(
     devices = jax.local_devices()
     mesh = Mesh(np.asarray(devices), ("batch",))
     limit = batch_bytes or min(_usable_bytes(device) for device in devices)
-    requests = [with_rank(entry, request) for request in requests]
+    requests = _with_bases([with_rank(entry, request) for request in requests], batch_bytes)
     results: dict[int, FitResult] = {}
     with numerics.float64_scope():
         for members in _alike(kernel, requests):
@@ -154,6 +164,22 @@ def _in_batches(
         results[place] if place in results else run_request(entry, request)
         for place, request in enumerate(requests)
     ]
+
+
+def _with_bases(requests: list[Request], batch_bytes: float | None) -> list[Request]:
+    """The requests with their base rewards, those still to be fitted fitted as a batch."""
+    waiting = [place for place, request in enumerate(requests) if request.waits_for_base]
+    if not waiting:
+        return requests
+    entry = ESTIMATORS["global"]
+    assert isinstance(entry.run, Kernel)
+    wanted = [base_request(requests[place]) for place in waiting]
+    done = list(requests)
+    for place, base in zip(
+        waiting, _in_batches(entry, entry.run, wanted, batch_bytes), strict=True
+    ):
+        done[place] = based_on(requests[place], base)
+    return done
 
 
 def _alike(kernel: Kernel, requests: list[Request]) -> Iterator[list[_Member]]:

@@ -10,7 +10,14 @@ import numpy as np
 
 from simrlhf.core.links import Link
 from simrlhf.estimators.problem import PreferenceSource, Problem, load_problem
-from simrlhf.estimators.result import Factors
+from simrlhf.estimators.result import Factors, FitStatus
+
+
+class FittedBase(NamedTuple):
+    """How the base reward was found that a fit is to deviate from."""
+
+    status: FitStatus
+    data_passes: float
 
 
 class Request(NamedTuple):
@@ -22,7 +29,9 @@ class Request(NamedTuple):
         radius: the norm bound, infinite for none.
         penalty: the weight `lambda` of `nuclear`; `None` lets the estimator choose.
         basis: `(d1, k)` orthonormal, of `oracle` only.
-        theta_init: `(d1, d2)`.
+        theta_init: `(d1, d2)`; zero while `waits_for_base`.
+        waits_for_base: whether `theta_init` is still to be fitted (`theta_init="global"`).
+        fitted_base: how that fit went, once it is done.
         reads_base: false for a class of whole rewards, which starts from nothing.
     """
 
@@ -39,6 +48,8 @@ class Request(NamedTuple):
     max_iterations: int
     seed: int
     reads_base: bool = True
+    waits_for_base: bool = False
+    fitted_base: FittedBase | None = None
 
     @property
     def n_users(self) -> int:

@@ -20,7 +20,14 @@ from simrlhf.estimators import kernels, rank_choice
 from simrlhf.estimators.canonical import oriented
 from simrlhf.estimators.classes import ESTIMATORS
 from simrlhf.estimators.custom import custom_estimator
-from simrlhf.estimators.estimator import Estimator, Outcome, Request, Tally, full_rank
+from simrlhf.estimators.estimator import (
+    Estimator,
+    FittedBase,
+    Outcome,
+    Request,
+    Tally,
+    full_rank,
+)
 from simrlhf.estimators.problem import PreferenceSource
 from simrlhf.estimators.requests import check_request
 from simrlhf.estimators.result import FitResult, FitStatus, PooledFactors
@@ -36,7 +43,7 @@ def fit(
     penalty: float | None = None,
     init: str | np.ndarray = "spectral",
     basis: np.ndarray | None = None,
-    theta_init: np.ndarray | None = None,
+    theta_init: np.ndarray | str | None = None,
     max_iterations: int = 200,
     tol: float = 1e-8,
     seed: int = 0,
@@ -56,6 +63,8 @@ def fit(
         init: start of `share_b`: `"spectral"`, `"random"` or a `(d1, k)` basis.
         basis: the known basis `(d1, k)` of `oracle`.
         theta_init: base reward `(d1, d2)`, zero by default; `delta` is the deviation from it.
+            `"global"` fits it first: `global` without rank, bound or ridge, which are about the
+            deviations (the paper's practice). The result then holds that base as `theta_init`.
         max_iterations: limit of outer iterations; each is a Newton step.
         tol: the fit has converged when the KKT residual of the mean loss is at most this. It is
             absolute and carries the features' scale: bring them to order one (`simrlhf fit` does).
@@ -100,7 +109,7 @@ def list_estimators() -> dict[str, Estimator]:
 
 def run_request(entry: Estimator, request: Request) -> FitResult:
     """Fit what `check_request` has checked."""
-    request = with_rank(entry, request)
+    request = with_base(with_rank(entry, request))
     with numerics.float64_scope():
         return result_of(entry, request, entry.run(request))
 
@@ -119,12 +128,44 @@ def with_rank(entry: Estimator, request: Request) -> Request:
     return request._replace(rank=chosen.rank)
 
 
+def with_base(request: Request) -> Request:
+    """The request with its base reward fitted, where it was to be."""
+    if not request.waits_for_base:
+        return request
+    return based_on(request, run_request(ESTIMATORS["global"], base_request(request)))
+
+
+def base_request(request: Request) -> Request:
+    """The fit of the base: one matrix for all users, without rank, bound or penalty."""
+    return request._replace(
+        rank=min(request.source.d1, request.source.d2),
+        radius=float("inf"),
+        ridge=0.0,
+        penalty=None,
+        init="spectral",
+        basis=None,
+        waits_for_base=False,
+    )
+
+
+def based_on(request: Request, base: FitResult) -> Request:
+    """The request with the base that was fitted for it."""
+    return request._replace(
+        theta_init=base.delta[0],
+        waits_for_base=False,
+        fitted_base=FittedBase(base.status, base.data_passes),
+    )
+
+
 def result_of(entry: Estimator, request: Request, outcome: Outcome) -> FitResult:
     """What the user sees of an estimator's outcome."""
     total, separated = outcome.tally or _tally(request, outcome)
     if isinstance(outcome.factors, PooledFactors) and separated < request.n_users:
         separated = 0  # one matrix for all diverges only where it is right for all
     status = _status(outcome, request.tolerance, separated > 0)
+    base = request.fitted_base
+    if base is not None and status is FitStatus.CONVERGED:
+        status = base.status  # what starts from an unfinished base is unfinished
     likelihood = outcome.neg_log_likelihood
     if likelihood is None:
         likelihood = outcome.loss - 0.5 * request.ridge * float(np.sum(outcome.delta**2)) / total
@@ -142,9 +183,11 @@ def result_of(entry: Estimator, request: Request, outcome: Outcome) -> FitResult
         neg_log_likelihood=likelihood,
         gradient_norm=outcome.gradient,
         status=status,
-        message=_message(status, outcome, separated),
+        message=_message(status, outcome, separated, base),
         iterations=outcome.iterations,
-        data_passes=outcome.data_passes + (request.base is not None),
+        data_passes=outcome.data_passes
+        + (request.base is not None)
+        + (0.0 if base is None else base.data_passes),
         rank=request.rank,
         norm_bound=None if np.isinf(request.radius) else request.radius,
         ridge=request.ridge,
@@ -171,7 +214,7 @@ def _status(outcome: Outcome, tol: float, separated: bool) -> FitStatus:
     return FitStatus.STALLED if outcome.stalled else FitStatus.MAX_ITERATIONS
 
 
-def _message(status: FitStatus, outcome: Outcome, separated: int) -> str:
+def _message(status: FitStatus, outcome: Outcome, separated: int, base: FittedBase | None) -> str:
     n_users = outcome.delta.shape[0]
     parts = [status.sentence]
     active = int((outcome.multipliers > 0).sum())
@@ -179,6 +222,11 @@ def _message(status: FitStatus, outcome: Outcome, separated: int) -> str:
         parts.append(f"{separated} of {n_users} users are separated")
     if active:
         parts.append(f"the norm bound is active for {active} of {n_users} users")
+    if base is not None:
+        end = "" if base.status is FitStatus.CONVERGED else f" and ended as {base.status.name}"
+        parts.append(
+            f"theta_init was fitted by global first (in {base.data_passes:g} data passes){end}"
+        )
     if outcome.note:
         parts.append(outcome.note)
     return "; ".join(parts)

@@ -23,7 +23,7 @@ def check_request(
     penalty: float | None,
     init: str | np.ndarray,
     basis: np.ndarray | None,
-    theta_init: np.ndarray | None,
+    theta_init: np.ndarray | str | None,
     max_iterations: int,
     tol: float,
     seed: int,
@@ -50,11 +50,12 @@ def check_request(
         penalty=None if penalty is None else checks.real("penalty", penalty, above=0.0),
         init=init,
         basis=basis,
-        theta_init=_base(theta_init, preferences),
+        theta_init=_base(theta_init, entry, preferences),
         tolerance=checks.real("tol", tol, above=0.0),
         max_iterations=checks.integer("max_iterations", max_iterations, low=1, high=2**31 - 1),
         seed=seed,
         reads_base=entry.reads_base,
+        waits_for_base=isinstance(theta_init, str),
     )
     for name, given in (
         ("norm_bound", norm_bound is not None),
@@ -84,9 +85,18 @@ def check_size(entry: Estimator, *, d1: int, d2: int) -> None:
     )
 
 
-def _base(theta_init: np.ndarray | None, preferences: PreferenceSource) -> np.ndarray:
+def _base(
+    theta_init: np.ndarray | str | None, entry: Estimator, preferences: PreferenceSource
+) -> np.ndarray:
     shape = (preferences.d1, preferences.d2)
-    if theta_init is None:
+    if isinstance(theta_init, str):
+        checks.choice("theta_init", theta_init, ("global",), remedy="or pass a (d1, d2) matrix")
+        checks.require(
+            entry.name != "global",
+            'theta_init="global" fits the base by global, which leaves global itself nothing to '
+            "fit: leave theta_init out",
+        )
+    if theta_init is None or isinstance(theta_init, str):
         return np.zeros(shape)
     base = checks.numbers("theta_init", theta_init)
     base = base[:, None] if base.ndim == 1 else base

@@ -1,6 +1,7 @@
 """From a truth and a fit to numbers."""
 
 from simrlhf.metrics.bounds import bounds_of_fit
+from simrlhf.metrics.coverage import coverage, has_intervals
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
 from simrlhf.metrics.held_out import held_out
 from simrlhf.metrics.instance import Instance, measure_instance
@@ -10,8 +11,10 @@ __all__ = [
     "EfficiencyLimits",
     "Instance",
     "bounds_of_fit",
+    "coverage",
     "efficiency_limits",
     "full_limit",
+    "has_intervals",
     "held_out",
     "measure_instance",
     "recovery",

@@ -16,7 +16,7 @@ import numpy as np
 from simrlhf.core import numerics, streams
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import ESTIMATORS, FitResult, fit_many
-from simrlhf.metrics import bounds_of_fit, held_out, recovery
+from simrlhf.metrics import bounds_of_fit, coverage, has_intervals, held_out, recovery
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.axes import Point
 from simrlhf.study.store import FAILED
@@ -262,10 +262,16 @@ def _held_out(world: World, _: Preferences, result: FitResult, __: int) -> Row:
     return held_out(world, result)
 
 
+def _coverage(world: World, preferences: Preferences, result: FitResult, _: int) -> Row:
+    return coverage(world, preferences, result) if has_intervals(result) else {}
+
+
 METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "recovery": _recovery,
     "bounds": _bounds,
     "held_out": _held_out,
+    "coverage": _coverage,
 }
+# what a study measures that does not say
 DEFAULT_METRICS = ("recovery", "bounds")
 CELLS: dict[str, Callable[[Task], list[Row]]] = {"recovery": run_recovery}

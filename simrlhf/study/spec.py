@@ -8,7 +8,7 @@ cell = "recovery"        # a cell function of simrlhf.study.cells
 [grid]
 n_pairs = {from = 50, to = 3200, points = 7}   # even in the logarithm; samples are nested
 estimators = ["share_b", "full"]
-metrics = ["recovery", "bounds"]               # groups of columns; these two by default
+metrics = ["recovery", "bounds"]               # these two by default; "held_out", "coverage" too
 repetitions = 5
 seed = 0
 zip = ["n_users", "d1"]                        # these two move together
@@ -135,9 +135,8 @@ def build_study(
     estimators = axes.axis_values("estimators", settings.get("grid.estimators", []), whole=False)
     for estimator in estimators:
         checks.choice("estimator", estimator, ESTIMATORS)
-    metrics = axes.axis_values(
-        "metrics", settings.get("grid.metrics", [*DEFAULT_METRICS]), whole=False
-    )
+    wanted = settings.get("grid.metrics", [*DEFAULT_METRICS])
+    metrics = axes.axis_values("metrics", wanted, whole=False)
     for metric in metrics:
         checks.choice("metric", metric, METRICS)
     points = _points(settings)

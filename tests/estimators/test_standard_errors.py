@@ -1,0 +1,437 @@
+"""Standard errors: against theory, dense finite differences, least squares and redrawn labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+from scipy.special import expit
+
+from simrlhf import theory
+from simrlhf.core.checks import InputError
+from simrlhf.estimators import (
+    ESTIMATORS,
+    FitStatus,
+    adapt_users,
+    charts,
+    fisher,
+    fit,
+    load_fit,
+    redraws,
+    standard_errors,
+)
+from simrlhf.estimators.result import SharedFactors
+from simrlhf.sampling import sample_preferences
+
+
+@pytest.fixture(scope="module")
+def shared(narrow):
+    return fit(narrow.prefs, "share_b", rank=2)
+
+
+@pytest.fixture(scope="module")
+def shared_errors(narrow, shared):
+    return standard_errors(shared, narrow.prefs)
+
+
+def at(result, prefs, basis, weights, reference, **changes):
+    """The fit with other parameters, as if they had been fitted to `prefs`."""
+    delta = np.einsum("ak,nkb->nab", basis, weights)
+    changes = {"theta_init": np.zeros(delta.shape[1:])} | changes
+    return replace(
+        result,
+        delta=delta,
+        basis=basis,
+        factors=SharedFactors(basis, weights),
+        multipliers=np.zeros(len(delta)),
+        neg_log_likelihood=reference.loss(prefs, delta, changes["theta_init"]),
+        **changes,
+    )
+
+
+def without_basis_term(errors):
+    """The mutated formula: the basis counts as known."""
+    return replace(errors, parts=replace(errors.parts, basis_errors=None))
+
+
+# ---------------------------------------------------------------- against theory
+
+
+def test_errors_at_the_truth_have_the_covariance_of_l2(narrow, shared, reference):
+    n = 20_000
+    world = narrow.world
+    prefs = sample_preferences(world, n, seed=5)
+    weights = np.einsum("ak,nab->nkb", world.basis, world.delta)
+    informations = theory.isotropic_fisher(world.theta, world.link)
+
+    def limit(kind):
+        found = theory.reward_covariances(world.basis, weights, informations, kind=kind)
+        return np.trace(found, axis1=1, axis2=2) / n
+
+    joint = standard_errors(at(shared, prefs, world.basis, weights, reference), prefs)
+    known = at(shared, prefs, world.basis, weights, reference, estimator="oracle")
+    # sums over 20,000 pairs differ from expectations by about 1 % in each entry
+    measured = np.sum(joint.delta**2, axis=(1, 2))
+    np.testing.assert_allclose(measured, limit("joint"), rtol=0.05)
+    np.testing.assert_allclose(
+        np.sum(standard_errors(known, prefs).delta ** 2, axis=(1, 2)), limit("oracle"), rtol=0.05
+    )
+    assert (np.sum(without_basis_term(joint).delta ** 2, axis=(1, 2)) < 0.9 * limit("joint")).all()
+
+
+# ---------------------------------------------------------------- against finite differences
+
+
+def second_differences(function, size, step):
+    units = step * np.eye(size)
+    found = np.empty((size, size))
+    for a in range(size):
+        for b in range(a + 1):
+            signs = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+            values = [s * t * function(s * units[a] + t * units[b]) for s, t in signs]
+            found[a, b] = found[b, a] = sum(values) / (4 * step**2)
+    return found
+
+
+def dense_variances(prefs, result, users, features, random):
+    """`g' (J + rho P)^{-1} J (J + rho P)^{-1} g` with every derivative by central differences.
+
+    The labels are the fitted probabilities, so that the Hessian of the loss is its expectation.
+    """
+    basis, weights = result.factors.basis, result.factors.weights
+    (d1, k), (n_users, _, d2) = basis.shape, weights.shape
+    # a frame of the complement of its own
+    outside = np.linalg.qr(np.hstack([basis, random.normal(size=(d1, d1 - k))]))[0][:, k:]
+    cut = (d1 - k) * k
+
+    def delta(parameters):
+        moved = basis + outside @ parameters[:cut].reshape(d1 - k, k)
+        steps = parameters[cut:].reshape(n_users, k, d2)
+        return np.stack([moved @ w + basis @ v for w, v in zip(weights, steps, strict=True)])
+
+    def rewards(parameters):
+        theta = result.theta_init + delta(parameters)
+        return np.einsum("pab,pab->p", prefs.features, theta[prefs.users])
+
+    size = cut + weights.size
+    first = expit(rewards(np.zeros(size)))
+
+    def loss(parameters):
+        z = rewards(parameters)
+        return np.sum(prefs.weights * (np.logaddexp(0, z) - first * z))
+
+    information = second_differences(loss, size, 1e-3)
+    penalty = second_differences(lambda p: 0.5 * np.sum(delta(p) ** 2), size, 1e-3)
+    bread = np.linalg.inv(information + result.ridge * penalty)
+    covariance = bread @ information @ bread
+    step = 1e-5
+    slopes = np.stack(
+        [
+            np.einsum("mab,mab->m", features, (delta(u) - delta(-u))[users]) / (2 * step)
+            for u in step * np.eye(size)
+        ],
+        axis=1,
+    )
+    return np.einsum("ma,ab,mb->m", slopes, covariance, slopes)
+
+
+@pytest.mark.parametrize(("case", "ridge"), [("narrow", 0.0), ("narrow", 2.0), ("wide", 0.0)])
+def test_errors_are_those_of_a_dense_numerical_hessian(case, ridge, request):
+    random = np.random.default_rng(3)
+    example = request.getfixturevalue(case)
+    weights = random.integers(1, 4, size=example.prefs.n_total).astype(float)
+    weights[example.prefs.offsets[:-1]] = 0.0
+    prefs = example.prefs.reweighted(weights)
+    base = 0.1 * random.normal(size=(prefs.d1, prefs.d2))
+    result = fit(prefs, "share_b", rank=2, ridge=ridge, theta_init=base)
+    users = np.repeat(np.arange(prefs.n_users), 3)
+    features = random.normal(size=(users.size, prefs.d1, prefs.d2))
+    errors = standard_errors(result, prefs)
+    dense = dense_variances(prefs, result, users, features, random)
+    # second differences with step 1e-3 are off by about 1e-6, and more by the condition number
+    np.testing.assert_allclose(errors.of_rewards(users, features) ** 2, dense, rtol=2e-4)
+    mutated = without_basis_term(errors).of_rewards(users, features) ** 2
+    assert np.median(mutated / dense) < 0.95
+    assert ("shrunken" in errors.note) == (ridge > 0)
+
+
+# ---------------------------------------------------------------- against least squares
+
+
+def least_squares_errors(design, rows, variance):
+    return np.sqrt(variance * np.einsum("ma,ab,mb->m", rows, np.linalg.inv(design), rows))
+
+
+@pytest.mark.parametrize("estimator", ["full", "oracle", "global"])
+def test_regression_has_the_errors_of_ordinary_least_squares(regression, estimator):
+    prefs, basis = regression.prefs, regression.world.basis
+    result = fit(prefs, estimator, basis=basis if estimator == "oracle" else None)
+    errors = standard_errors(result, prefs)
+    rows = np.random.default_rng(0).normal(size=(7, 6))
+    frame = basis if estimator == "oracle" else np.eye(6)
+    size = frame.shape[1] * (1 if estimator == "global" else prefs.n_users)
+    residuals = prefs.labels - result.rewards(prefs.users, prefs.features)
+    freedom = prefs.n_total - size
+    variance = np.sum(residuals**2) / freedom
+    quantile = scipy.stats.t.ppf(0.95, freedom)
+    for user in range(prefs.n_users):
+        mine = slice(None) if estimator == "global" else prefs.user(user)
+        z = prefs.features[mine, :, 0] @ frame
+        exact = least_squares_errors(z.T @ z, rows @ frame, variance)
+        np.testing.assert_allclose(errors.of_rewards(user, rows), exact, rtol=1e-10)
+        value, low, high = errors.intervals(user, rows, confidence=0.9)
+        np.testing.assert_allclose(value, result.rewards(user, rows))
+        np.testing.assert_allclose(high - value, quantile * exact, rtol=1e-10)
+        np.testing.assert_allclose(value - low, high - value, rtol=1e-10)
+    # the rival divides by the number of pairs
+    rival = least_squares_errors(z.T @ z, rows @ frame, np.mean(residuals**2))
+    assert (errors.of_rewards(prefs.n_users - 1, rows) > 1.01 * rival).all()
+
+
+# ---------------------------------------------------------------- bootstrap
+
+
+def test_redrawn_labels_spread_the_refits_as_the_information_says(regression):
+    prefs = regression.prefs
+    result = fit(prefs, "share_b", rank=2)
+    errors = standard_errors(result, prefs)
+    redrawn = standard_errors(result, prefs, method="bootstrap", n_bootstrap=150, seed=4)
+    assert redrawn.note == ""
+    users = np.repeat(np.arange(prefs.n_users), 8)
+    rows = np.random.default_rng(1).normal(size=(users.size, 6))
+    squares = redrawn.of_rewards(users, rows) ** 2
+    # a variance of 150 draws is known to 12 %, the mean of 5 users to about 6 %; n = 40 adds some
+    ratio = squares / errors.of_rewards(users, rows) ** 2
+    assert 0.8 < ratio.mean() < 1.25
+    assert (squares / without_basis_term(errors).of_rewards(users, rows) ** 2).mean() > 1.25
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_can_be_redrawn(narrow, estimator):
+    basis = narrow.world.basis if estimator == "oracle" else None
+    result = fit(narrow.prefs, estimator, rank=2, basis=basis)
+    found = [
+        standard_errors(result, narrow.prefs, method="bootstrap", n_bootstrap=2, seed=seed).delta
+        for seed in (0, 0, 1)
+    ]
+    assert found[0].shape == result.delta.shape
+    assert (found[0] > 0).all()
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.allclose(found[0], found[2])
+
+
+def moments(request):
+    """Mean of `4 (y - 1/2) x` for every user."""
+    prefs = request.source
+    signed = 4 * (prefs.labels - 0.5)[:, None, None] * prefs.features
+    return np.stack([signed[prefs.user(i)].mean(axis=0) for i in range(prefs.n_users)])
+
+
+def test_a_function_of_the_users_own_is_redrawn_when_it_is_given(narrow):
+    prefs = narrow.prefs
+    result = fit(prefs, moments)
+    with pytest.raises(InputError, match=r"moments is not worked out.*bootstrap"):
+        standard_errors(result, prefs)
+    with pytest.raises(InputError, match=r"came from moments.*pass it as estimator="):
+        standard_errors(result, prefs, method="bootstrap")
+    errors = standard_errors(result, prefs, method="bootstrap", n_bootstrap=100, estimator=moments)
+    first = expit(result.rewards(prefs.users, prefs.features))
+    spread = (4 * prefs.features[..., 0]) ** 2 * (first * (1 - first))[:, None]
+    exact = np.stack([spread[prefs.user(i)].sum(axis=0) / 40**2 for i in range(5)])
+    # 30 variances of 100 draws each: 14 % each, about 3 % in the mean
+    assert (errors.delta[..., 0] ** 2 / exact).mean() == pytest.approx(1.0, abs=0.12)
+
+
+def test_a_pair_of_weight_two_is_two_pairs_for_both_methods(narrow):
+    prefs = narrow.prefs
+    basis = narrow.world.basis
+    heavy = prefs.reweighted(np.full(prefs.n_total, 4.0))
+    once, four = (fit(p, "oracle", basis=basis) for p in (prefs, heavy))
+    single, quadruple = standard_errors(once, prefs), standard_errors(four, heavy)
+    np.testing.assert_allclose(quadruple.delta, 0.5 * single.delta, rtol=1e-6)
+    redrawn = standard_errors(four, heavy, method="bootstrap", n_bootstrap=200)
+    ratio = (redrawn.delta / quadruple.delta) ** 2
+    assert 0.8 < ratio.mean() < 1.3  # one coin of weight 4 would give 4
+
+
+# ---------------------------------------------------------------- invariances
+
+
+def test_errors_do_not_depend_on_the_frame_or_the_order_of_users(
+    narrow, shared, shared_errors, reference
+):
+    random = np.random.default_rng(0)
+    turn = reference.random_basis(random, 2, 2)
+    turned = at(
+        shared,
+        narrow.prefs,
+        shared.basis @ turn,
+        np.einsum("kj,nkb->njb", turn, shared.factors.weights),
+        reference,
+    )
+    found = standard_errors(turned, narrow.prefs).delta
+    np.testing.assert_allclose(found, shared_errors.delta, rtol=1e-9)
+    users = random.integers(5, size=40)
+    rows = random.normal(size=(40, 6))
+    mixed = shared_errors.of_rewards(users, rows)
+    each = [shared_errors.of_rewards(u, x[None])[0] for u, x in zip(users, rows, strict=True)]
+    np.testing.assert_allclose(mixed, each, rtol=1e-10)
+    np.testing.assert_allclose(
+        shared_errors.of_rewards(2, np.eye(6)), shared_errors.delta[2, :, 0], rtol=1e-10
+    )
+    # of another user they are others
+    assert np.abs(shared_errors.delta[1] / shared_errors.delta[2] - 1).max() > 0.05
+
+
+def test_pieces_of_work_add_up(narrow, wide, monkeypatch):
+    for case in (narrow, wide):  # d2 < k, d2 >= k
+        result = fit(case.prefs, "share_b", rank=2)
+        whole = standard_errors(result, case.prefs).delta
+        with monkeypatch.context() as patch:
+            patch.setattr(fisher, "_BATCH", 1)
+            patch.setattr(fisher, "_PIECE", 1)
+            np.testing.assert_allclose(standard_errors(result, case.prefs).delta, whole, rtol=1e-9)
+
+
+def test_a_saved_fit_has_the_same_errors(narrow, shared, shared_errors, tmp_path):
+    loaded = load_fit(shared.save(tmp_path / "fit"))
+    np.testing.assert_array_equal(standard_errors(loaded, narrow.prefs).delta, shared_errors.delta)
+
+
+# ---------------------------------------------------------------- where the limit does not hold
+
+
+def test_a_user_without_information_is_infinite_and_the_others_are_not(regression):
+    prefs = regression.prefs
+    weights = np.ones(prefs.n_total)
+    weights[1:40] = 0.0  # user 0 keeps one pair for two parameters
+    few = prefs.reweighted(weights)
+    errors = standard_errors(fit(few, "share_b", rank=2), few)
+    assert np.isinf(errors.delta[0]).all()
+    assert np.isfinite(errors.delta[1:]).all()
+    assert "infinite for 1 of 5 users" in errors.note
+    assert np.isneginf(errors.intervals(0, np.eye(6)).low).all()
+
+
+def test_separated_users_are_infinite(narrow):
+    prefs = narrow.prefs
+    labels = prefs.labels.copy()
+    labels[:40] = prefs.features[:40, 0, 0] > 0
+    separated = prefs.relabelled(labels)
+    result = fit(separated, "full")
+    assert result.status is FitStatus.SEPARATED
+    errors = standard_errors(result, separated)
+    assert np.isinf(errors.delta[0]).all()
+    assert np.isfinite(errors.delta[1:]).all()
+    assert "infinite for 1 of 5 users: separated" in errors.note
+    redrawn = standard_errors(result, separated, method="bootstrap", n_bootstrap=2)
+    assert "the fit is SEPARATED" in redrawn.note
+
+
+def test_a_rank_that_the_pairs_do_not_show_is_infinite_for_all(narrow, shared, reference):
+    basis = np.linalg.qr(np.hstack([shared.basis, np.eye(6)[:, :1]]))[0]
+    weights = np.einsum("ak,nab->nkb", basis, shared.delta)
+    weights[:, 2] = 0.0
+    wider = at(shared, narrow.prefs, basis, weights, reference, rank=3)
+    errors = standard_errors(wider, narrow.prefs)
+    assert np.isinf(errors.delta).all()
+    assert "do not identify the basis" in errors.note
+
+
+def test_notes_say_where_the_limit_does_not_hold(narrow):
+    bound = fit(narrow.prefs, "share_b", rank=2, norm_bound=1.0)
+    active = int((bound.multipliers > 0).sum())
+    assert active > 0
+    assert f"active for {active} of 5 users" in standard_errors(bound, narrow.prefs).note
+    early = fit(narrow.prefs, "share_b", rank=2, max_iterations=1)
+    assert "MAX_ITERATIONS" in standard_errors(early, narrow.prefs).note
+    pooled = fit(narrow.prefs, "global")
+    assert "where the users agree" in standard_errors(pooled, narrow.prefs).note
+    redrawn = standard_errors(
+        bound, narrow.prefs, method="bootstrap", n_bootstrap=2, max_iterations=1
+    )
+    assert "2 of 2 refits did not converge (2 MAX_ITERATIONS)" in redrawn.note
+
+
+def test_the_plain_fit_has_nothing_against_it(shared, shared_errors):
+    assert shared.status is FitStatus.CONVERGED
+    assert shared_errors.note == ""
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "jackknife"}, r"unknown method 'jackknife': choose one of fisher, bootstrap"),
+        ({"method": "bootstrap", "n_bootstrap": 1}, r"n_bootstrap = 1 must be at least 2"),
+        ({"method": "bootstrap", "estimator": "full"}, r"estimator is for a function"),
+        ({"basis_errors": "same"}, r"basis_errors is for users of adapt_users"),
+        ({"method": "bootstrap", "basis_errors": "same"}, r"belongs to method=\"fisher\""),
+    ],
+)
+def test_bad_arguments_are_refused(narrow, shared, shared_errors, settings, message):
+    settings = {k: shared_errors if v == "same" else v for k, v in settings.items()}
+    with pytest.raises(InputError, match=message):
+        standard_errors(shared, narrow.prefs, **settings)
+
+
+def test_other_pairs_than_those_of_the_fit_are_refused(narrow, wide, regression, shared):
+    other = sample_preferences(narrow.world, 40, seed=9)
+    with pytest.raises(InputError, match=r"mean loss of .* those that it was made on"):
+        standard_errors(shared, other)
+    for case in (wide, regression):
+        with pytest.raises(InputError, match=r"the fit has \(5, 6, 1\).*logistic link"):
+            standard_errors(shared, case.prefs)
+    with pytest.raises(InputError, match=r"in memory, got list"):
+        standard_errors(shared, [1])
+    with pytest.raises(InputError, match=r"result must come from fit, got str"):
+        standard_errors("fit", narrow.prefs)
+
+
+def test_classes_and_sizes_without_an_information_name_the_bootstrap(narrow, wide, monkeypatch):
+    alone = fit(wide.prefs, "local", rank=2)
+    with pytest.raises(InputError, match=r"local is not worked out.*bootstrap"):
+        standard_errors(alone, wide.prefs)
+    result = fit(narrow.prefs, "share_b", rank=2)
+    for limit, message in (
+        ("LARGEST_SIDE", r"k \(d1 - k\) = 8.*bootstrap"),
+        ("LARGEST_BLOCKS", r"hold 60.*bootstrap"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(fisher, limit, 7)
+            with pytest.raises(InputError, match=message):
+                standard_errors(result, narrow.prefs)
+    monkeypatch.setattr(redraws, "LARGEST_HELD", 7)
+    with pytest.raises(InputError, match=r"200 refits of 22 numbers.*lower n_bootstrap"):
+        standard_errors(result, narrow.prefs, method="bootstrap")
+    # a local fit without a constraint is the full one
+    free = fit(narrow.prefs, "local", rank=2)
+    assert charts.chart_of(free).basis is None
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, "high"])
+def test_a_confidence_outside_its_range_is_refused(shared_errors, confidence):
+    with pytest.raises(InputError, match=r"confidence"):
+        shared_errors.intervals(0, np.eye(6), confidence)
+
+
+def test_regression_without_residuals_has_no_errors_to_give(regression, reference):
+    few = regression.prefs.reweighted(np.tile([1.0] * 4 + [0.0] * 36, 5))
+    result = fit(few, "full")  # 6 parameters for 4 pairs of each user
+    errors = standard_errors(result, few)
+    assert np.isinf(errors.delta).all()
+    assert "infinite for 5 of 5 users" in errors.note
+    with pytest.raises(InputError, match=r"30 parameters for pairs of weight 20"):
+        standard_errors(result, few, method="bootstrap")
+
+
+def test_users_of_an_adapted_fit_are_redrawn_on_their_basis(narrow, shared):
+    adapted = adapt_users(shared, narrow.prefs)
+    redrawn = standard_errors(adapted, narrow.prefs, method="bootstrap", n_bootstrap=3)
+    assert "the basis counts as known" in redrawn.note
+    outside = np.eye(6) - shared.basis @ shared.basis.T
+    assert redrawn.of_rewards(0, outside).max() < 1e-8
