@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.cluster.vq
 
-from simrlhf.core import streams
+from simrlhf.core import checks, streams
 from simrlhf.core.links import Link
 from simrlhf.estimators.estimator import Estimator, Outcome, Request, Tally, both_sides
 from simrlhf.estimators.kernels import separated_mask
@@ -23,6 +23,7 @@ _KMEANS_STARTS = 8
 _RANDOM_STARTS = 4
 # a Newton step reads the features for rewards, gradient and curvature
 _PASSES_PER_STEP = 3
+_LARGEST_BYTES = 2**31
 # moves of users must pay more than rounding of the loss
 _ROUNDING = 1e-10
 
@@ -233,6 +234,18 @@ def _limit(source: PreferenceSource) -> int:
     return source.n_users
 
 
+def _check(request: Request) -> None:
+    # curvature of every tile, before the tiles of a cluster are added up
+    side = request.source.d1 * request.source.d2
+    needed = 8 * request.n_users * side**2
+    checks.require(
+        needed <= _LARGEST_BYTES,
+        f"cluster would hold {request.n_users} matrices of side d1 d2 = {side}, "
+        f"{needed / 1e9:.1f} GB of at most {_LARGEST_BYTES / 1e9:.1f}; reduce the features, for "
+        "instance by principal components",
+    )
+
+
 CLUSTER = Estimator(
     "cluster",
     "Delta_i = C_f(i): K rewards, every user in one of K groups; rank is K.",
@@ -241,4 +254,5 @@ CLUSTER = Estimator(
     needs_rank=True,
     rank_limit=_limit,
     side=both_sides,
+    check=_check,
 )

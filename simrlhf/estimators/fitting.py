@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 
 from simrlhf.core import checks, numerics, subspaces
@@ -25,7 +24,6 @@ from simrlhf.estimators.estimator import (
     FittedBase,
     Outcome,
     Request,
-    Tally,
     full_rank,
 )
 from simrlhf.estimators.problem import PreferenceSource
@@ -159,7 +157,7 @@ def based_on(request: Request, base: FitResult) -> Request:
 
 def result_of(entry: Estimator, request: Request, outcome: Outcome) -> FitResult:
     """What the user sees of an estimator's outcome."""
-    total, separated = outcome.tally or _tally(request, outcome)
+    total, separated = outcome.tally or kernels.tally_of(request, outcome.delta)
     if isinstance(outcome.factors, PooledFactors) and separated < request.n_users:
         separated = 0  # one matrix for all diverges only where it is right for all
     status = _status(outcome, request.tolerance, separated > 0)
@@ -195,13 +193,6 @@ def result_of(entry: Estimator, request: Request, outcome: Outcome) -> FitResult
         theta_init=request.theta_init,
         user_ids=request.source.user_ids,
     )
-
-
-def _tally(request: Request, outcome: Outcome) -> Tally:
-    limits = kernels.limits_of(request)
-    delta = jnp.asarray(outcome.delta)
-    total, separated = kernels.count(request.problem, delta, limits, link=request.link)
-    return Tally(float(total), int(separated))
 
 
 def _status(outcome: Outcome, tol: float, separated: bool) -> FitStatus:

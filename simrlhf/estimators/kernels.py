@@ -43,7 +43,9 @@ class Limits(NamedTuple):
 class Answer(NamedTuple):
     """What `solve` returns; the fields of `Outcome`, with `parts` the factors as kernels keep them.
 
-    `delta` is `(N, d1, d2)`, `multipliers` `(N,)`, the rest but `parts` are numbers.
+    `delta` is `(N, d1, d2)`, `multipliers` `(N,)`, the rest but `parts` are numbers. `growing` is
+    what every user may scale alone, by which separated users are known: `delta` where not given,
+    zero where labels cannot send the fit to infinity.
     """
 
     delta: jax.Array
@@ -54,6 +56,7 @@ class Answer(NamedTuple):
     stalled: jax.Array
     iterations: jax.Array
     data_passes: jax.Array
+    growing: jax.Array | None = None
 
     def outcome(self, factors: Factors, *, note: str = "") -> Outcome:
         """The outcome, once the answer is on the host."""
@@ -74,6 +77,13 @@ class Answer(NamedTuple):
 Start = np.ndarray | jax.Array | None
 # problem, start, limits, model
 Solve = Callable[[Problem, Any, Limits, Model], Answer]
+
+
+def tally_of(request: Request, growing: np.ndarray) -> Tally:
+    """The numbers of a `Tally`, for what was not solved in one piece."""
+    limits = limits_of(request)
+    total, separated = count(request.problem, jnp.asarray(growing), limits, link=request.link)
+    return Tally(float(total), int(separated))
 
 
 def _no_start(_: Request) -> None:
@@ -156,7 +166,8 @@ def _solve(
 ) -> Solved:
     problem = with_base(problem, base)
     answer = solve(problem, start, limits, model)
-    return Solved(answer, *count(problem, answer.delta, limits, link=model.link))
+    growing = answer.delta if answer.growing is None else answer.growing
+    return Solved(answer, *count(problem, growing, limits, link=model.link))
 
 
 solve_one = jax.jit(_solve, static_argnames=("solve", "model"))

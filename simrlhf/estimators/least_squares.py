@@ -41,6 +41,7 @@ def _least_squares(
         loss=found.loss * scale,
         gradient=found.gradient * scale,
         data_passes=found.data_passes + 1,
+        growing=jnp.zeros_like(found.delta),
     )
 
 

@@ -10,6 +10,7 @@ from simrlhf.estimators.alone import FULL
 from simrlhf.estimators.canonical import canonical
 from simrlhf.estimators.custom import mean_loss
 from simrlhf.estimators.estimator import Estimator, Outcome, Request, both_sides
+from simrlhf.estimators.kernels import tally_of
 from simrlhf.estimators.result import SharedFactors
 
 
@@ -30,6 +31,8 @@ def _local_then_svd(request: Request) -> Outcome:
         factors=SharedFactors(basis, weights),
         neg_log_likelihood=float(loss),
         data_passes=alone.data_passes + 1,
+        # truncated, a separated user's labels need not be right any more
+        tally=alone.tally or tally_of(request, alone.delta),
         note="certified are the users' separate fits, before the truncation",
     )
 

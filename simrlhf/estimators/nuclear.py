@@ -41,6 +41,7 @@ def _nuclear(problem: Problem, penalty: jax.Array, limits: Limits, model: Model)
         stalled=jnp.asarray(False),
         iterations=found.steps,
         data_passes=found.data_passes,
+        growing=jnp.zeros_like(found.delta),
     )
 
 

@@ -12,6 +12,10 @@ from simrlhf.estimators.share_b import share_b, shared_factors
 
 
 def _global(problem: Problem, _: None, limits: Limits, model: Model) -> Answer:
+    return one_matrix(problem, limits, model)
+
+
+def one_matrix(problem: Problem, limits: Limits, model: Model) -> Answer:
     """Share-B of a single user who owns every tile; the penalty counts N times."""
     n_users = model.n_users
     rank = min(model.rank, problem.d1, problem.d2)

@@ -14,7 +14,9 @@ from simrlhf.estimators.result import DiagonalFactors
 from simrlhf.estimators.shared_core import Sides, both_spaces
 from simrlhf.estimators.variable_projection import Shape, solve_projected
 
-_STARTS = 8
+# the best of so many starts, each to this tolerance, is taken to the end
+_STARTS = 16
+_ROUGH = 1e-5
 # added to the Gram matrix of the rank-one rewards, which degenerate where two become one
 _FLOOR = 1e-12
 
@@ -57,13 +59,16 @@ def _shared_diag(problem: Problem, turns: jax.Array, limits: Limits, model: Mode
     link, n_users, rank = model
     spaces = both_spaces(problem, link=link, n_users=n_users, rank=rank)
 
+    rough = limits._replace(tolerance=jnp.maximum(limits.tolerance, _ROUGH))
+
     def from_turn(turn: jax.Array):
         start = (spaces[0] @ turn[0], spaces[1] @ turn[1])
-        return solve_projected(problem, start, _SHAPE, limits, model)
+        return solve_projected(problem, start, _SHAPE, rough, model)
 
     found = jax.lax.map(from_turn, turns)
-    passes = found.data_passes.sum() + 2
-    best = jax.tree.map(lambda array: array[jnp.argmin(found.loss)], found)
+    start = jax.tree.map(lambda array: array[jnp.argmin(found.loss)], found.shared)
+    best = solve_projected(problem, start, _SHAPE, limits, model)
+    passes = found.data_passes.sum() + best.data_passes + 2
     left, right = best.shared
     factor = jnp.linalg.cholesky(_gram(best.shared))
     weights = jax.scipy.linalg.solve_triangular(factor.T, best.factors.T, lower=False).T

@@ -1,4 +1,13 @@
-"""`simplex`: every user a convex mixture of K shared rewards (the class of LoRe)."""
+"""`simplex`: every user a convex mixture of K shared rewards (the class of LoRe).
+
+    Delta_i = sum_j a_ij V_j,   a_ij >= 0,   sum_j a_ij = 1
+
+With the K vertices free the constraint on `a` never binds: any points of an affine space of
+dimension K - 1 lie inside some simplex of it. So the class is `Delta_i = M + sum_r w_ir B_r`, an
+affine space of dimension K - 1 that users share; the likelihood does not determine the vertices,
+and the optimum is found as that of `share_b` is: users eliminated, `(M, B)` moved by Newton's
+method. Vertices are then drawn around the users.
+"""
 
 from __future__ import annotations
 
@@ -6,93 +15,116 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simrlhf.core import streams
 from simrlhf.estimators.estimator import Estimator, Outcome, Request, both_sides
 from simrlhf.estimators.kernels import Answer, Kernel, Limits, Model
-from simrlhf.estimators.problem import PreferenceSource, Problem
+from simrlhf.estimators.one_for_all import one_matrix
+from simrlhf.estimators.problem import PreferenceSource, Problem, stacked_score
 from simrlhf.estimators.result import SimplexFactors
-from simrlhf.estimators.share_b import share_b
-from simrlhf.estimators.simplex_solver import Mixture, solve_simplex
+from simrlhf.estimators.variable_projection import (
+    Shape,
+    horizontal,
+    orthonormal_step,
+    solve_projected,
+)
 
-_RANDOM_STARTS = 5
-# tolerance of the common fit that the starts are taken from; and of the starts, times 1 / N
-_ROUGH = 1e-3
-# share of a start's weights that is spread evenly: on the edge of the simplex nothing would move
-_SPREAD = 0.3
+# M and B as vectors of C order, `(d1 d2, 1)` and `(d1 d2, K - 1)`; M is orthogonal to B
+Affine = tuple[jax.Array, jax.Array]
 
 
-def _simplex(problem: Problem, picks: jax.Array, limits: Limits, model: Model) -> Answer:
-    """The best of several starts: the extreme users of a rough shared fit, and random users."""
+def _vectors(problem: Problem) -> jax.Array:
+    """Features as vectors: `(T, n, d1 d2)`."""
     n_tiles, height, d2, d1 = problem.rows.shape
-    k, n_users = model.rank, model.n_users
-    vectors = jnp.swapaxes(problem.rows, 2, 3).reshape(n_tiles, height, 1, d1 * d2)
-    rough = share_b(
-        problem._replace(rows=vectors),
-        None,
-        # a ridge of one pair: at zero, separated users would send the start away
-        limits._replace(tolerance=jnp.asarray(_ROUGH), ridge=limits.ridge + 1.0),
-        model,
-    )
-    points = rough.delta[:, :, 0]
-    chosen = jnp.concatenate([_extremes(points, k)[None], picks])
+    return jnp.swapaxes(problem.rows, 2, 3).reshape(n_tiles, height, d1 * d2)
 
-    def from_users(users: jax.Array):
-        first = limits._replace(tolerance=jnp.maximum(limits.tolerance, _ROUGH / n_users))
-        return solve_simplex(problem, _start(points, users, (d1, d2)), first, model)
 
-    found = jax.lax.map(from_users, chosen)
-    first = jax.tree.map(lambda array: array[jnp.argmin(found.loss)], found)
-    best = solve_simplex(problem, first.mixture, limits, model)
-    passes = rough.data_passes + found.data_passes.sum() + best.data_passes
-    weights = best.mixture.weights
+def _features(problem: Problem, affine: Affine) -> tuple[jax.Array, jax.Array]:
+    centre, directions = affine
+    flat = _vectors(problem)
+    return flat @ directions, (flat @ centre)[:, :, 0]
+
+
+def _tangent(affine: Affine, steps: Affine) -> Affine:
+    _, directions = affine
+    return horizontal(directions, steps[0]), horizontal(directions, steps[1])
+
+
+def _retract(affine: Affine, steps: Affine) -> Affine:
+    centre, directions = affine
+    turned = orthonormal_step(directions, horizontal(directions, steps[1]))
+    return horizontal(turned, centre + steps[0]), turned
+
+
+def _penalty(affine: Affine, n_users: int) -> jax.Array:
+    """`sum_i ||M||^2 / 2`; the rest of `||Delta_i||^2` is `||w_i||^2`."""
+    return 0.5 * n_users * jnp.sum(affine[0] ** 2)
+
+
+_SHAPE = Shape(_features, _retract, _tangent, size=lambda _, rank: rank - 1, penalty=_penalty)
+
+
+def _simplex(problem: Problem, _: None, limits: Limits, model: Model) -> Answer:
+    d1, d2, k, n_users = problem.d1, problem.d2, model.rank, model.n_users
+    if k == 1:
+        pooled = one_matrix(problem, limits, model._replace(rank=min(d1, d2)))
+        parts = (pooled.delta[0].reshape(-1, 1), None, jnp.zeros((n_users, 0)))
+        return pooled._replace(parts=parts, multipliers=jnp.zeros(n_users))
+    start = _start(problem, model)
+    found = solve_projected(problem, start, _SHAPE, limits, model)
+    centre, directions = found.shared
+    own = found.factors @ directions.T
     return Answer(
-        delta=jnp.einsum("nk,kab->nab", weights, best.mixture.vertices),
-        parts=(best.mixture.vertices, weights),
+        delta=(centre.T + own).reshape(n_users, d1, d2),
+        parts=(centre, directions, found.factors),
         multipliers=jnp.zeros(n_users),
-        loss=best.loss,
-        gradient=best.gradient,
-        stalled=best.stalled,
-        iterations=first.iterations + best.iterations,
-        data_passes=passes,
+        loss=found.loss,
+        gradient=found.gradient,
+        stalled=found.stalled,
+        iterations=found.iterations,
+        data_passes=found.data_passes + 1,
+        growing=own.reshape(n_users, d1, d2),
     )
 
 
-def _extremes(points: jax.Array, k: int) -> jax.Array:
-    """Users far out, one after the other (successive projections): `(k,)` indices."""
-    left, found = points - points.mean(axis=0, keepdims=True), []
-    for _ in range(k):
-        sizes = jnp.sum(left**2, axis=1)
-        user = jnp.argmax(sizes)
-        direction = left[user] / jnp.sqrt(jnp.maximum(sizes[user], jnp.finfo(left.dtype).tiny))
-        left = left - (left @ direction)[:, None] * direction[None]
-        found.append(user)
-    return jnp.stack(found)
+def _start(problem: Problem, model: Model) -> Affine:
+    """No centre, and the leading directions in which users' mean scores at zero differ."""
+    slopes = problem.weights * model.link.loss_slope(problem.offsets, problem.labels)
+    score = jnp.swapaxes(stacked_score(problem, slopes, model.n_users), 1, 2)
+    flat = score.reshape(model.n_users, -1)
+    directions = jnp.linalg.svd(flat - flat.mean(axis=0, keepdims=True), full_matrices=False)[2]
+    return jnp.zeros((flat.shape[1], 1)), directions[: model.rank - 1].T
 
 
-def _start(points: jax.Array, users: jax.Array, shape: tuple[int, int]) -> Mixture:
-    """Vertices at these users, weights by nearness, spread out."""
-    vertices = points[users]
-    apart = jnp.sum((points[:, None] - vertices[None]) ** 2, axis=2)
-    near = jax.nn.softmax(-apart / jnp.maximum(apart.mean(), 1e-300), axis=1)
-    k = users.shape[0]
-    return Mixture(vertices.reshape(k, *shape), jnp.sqrt((1 - _SPREAD) * near + _SPREAD / k))
-
-
-def _picks(request: Request) -> np.ndarray:
-    """Users whose rewards are the first vertices, for each random start."""
-    random = streams.generator(request.seed, "vertices")
-    return np.stack(
-        [random.permutation(request.n_users)[: request.rank] for _ in range(_RANDOM_STARTS)]
-    )
-
-
-def _finish(_: Request, answer: Answer) -> Outcome:
-    vertices, weights = map(np.asarray, answer.parts)
+def _finish(request: Request, answer: Answer) -> Outcome:
+    centre, directions, factors = answer.parts
+    shape = (request.rank, request.source.d1, request.source.d2)
+    if request.rank == 1:
+        found = SimplexFactors(centre.reshape(shape), np.ones((request.n_users, 1)))
+        return answer.outcome(found, note="one vertex: everybody has the same reward")
+    corners, weights = enclosing_simplex(np.asarray(factors))
+    vertices = centre.T + corners @ directions.T
     order = np.argsort(-weights.sum(axis=0), kind="stable")
     return answer.outcome(
-        SimplexFactors(vertices[order], weights[:, order]),
-        note=f"the best of {1 + _RANDOM_STARTS} starts",
+        SimplexFactors(vertices.reshape(shape)[order], weights[:, order]),
+        note="the vertices are drawn around the users: the likelihood does not determine them",
     )
+
+
+def enclosing_simplex(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A regular simplex around `points (N, q)`: `(q + 1, q)` corners and `(N, q + 1)` weights.
+
+    It is centred at their mean and as small as holds all of them; weights are non-negative, sum to
+    1, and give the points back.
+    """
+    q = points.shape[1]
+    corners = np.linalg.svd(np.eye(q + 1) - 1.0 / (q + 1))[0][
+        :, :q
+    ]  # regular, centred, side sqrt 2
+    centre = points.mean(axis=0)
+    # corners' corners = I on the q dimensions: barycentric coordinates of a unit simplex
+    shares = (points - centre) @ corners.T
+    size = max(float(-(q + 1) * shares.min()), np.finfo(float).tiny)
+    weights = np.maximum(1.0 / (q + 1) + shares / size, 0.0)
+    return centre + size * corners, weights / weights.sum(axis=1, keepdims=True)
 
 
 def _limit(source: PreferenceSource) -> int:
@@ -103,7 +135,7 @@ SIMPLEX = Estimator(
     "simplex",
     "Delta_i = sum_j a_ij V_j: convex mixtures of K shared rewards; rank is K.",
     "LoRe, Bose et al. 2025",
-    Kernel(_simplex, _finish, start=_picks),
+    Kernel(_simplex, _finish),
     needs_rank=True,
     rank_limit=_limit,
     accepts=("ridge",),

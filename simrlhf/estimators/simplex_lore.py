@@ -19,10 +19,10 @@ import optax
 
 from simrlhf.core import checks, streams
 from simrlhf.core.links import Link
+from simrlhf.estimators.custom import mean_loss
 from simrlhf.estimators.estimator import Outcome, Request, total_weight
 from simrlhf.estimators.problem import Problem, sum_over_users
 from simrlhf.estimators.result import SimplexFactors
-from simrlhf.estimators.simplex_solver import Mixture, objective, optimality
 
 # what the authors divide rewards by
 _TEMPERATURE = 100.0
@@ -38,9 +38,11 @@ def lore_recipe(
 ) -> Callable[[Request], Outcome]:
     """The recipe as an estimator: `sim.fit(prefs, lore_recipe(), rank=K, seed=...)`.
 
-    The fit carries the certificate of `simplex` at the point where the recipe stops, so that its
-    status says how far it came. Users with many pairs count no more than others in its objective,
-    so with unequal users it aims at another point than the likelihood.
+    The fit carries the optimality of `(V, a)` at the point where the recipe stops, with weights on
+    the simplex: `||(grad_V, P(a - grad_a) - a)||` of the mean loss, `P` the projection. It is zero
+    at stationary points, so the status says whether it came to one. Users with many pairs count no
+    more than others in its objective: with unequal users it aims at another point than the
+    likelihood's.
 
     Args:
         iterations, learning_rate: of Adam; the published values by default.
@@ -101,13 +103,11 @@ def _train(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     of_user = sum_over_users(problem, problem.weights.sum(axis=1), n_users)
     each = problem._replace(weights=problem.weights / of_user[problem.users][:, None])
-    no_ridge = jnp.zeros(())
 
     def loss_of(parameters: _Parameters) -> jax.Array:
         weights = jax.nn.softmax(parameters.logits, axis=1)
-        # `objective` is a mean over users then; the authors take the sum
-        mean = objective(each, parameters.vertices / _TEMPERATURE, weights, no_ridge, link)
-        return n_users * mean
+        # with these weights the mean over pairs is one over users; the authors take the sum
+        return n_users * mean_of(each, parameters.vertices / _TEMPERATURE, weights, link)
 
     adam = optax.adam(learning_rate)
 
@@ -118,7 +118,25 @@ def _train(
 
     (end, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=iterations)
     weights, vertices = jax.nn.softmax(end.logits, axis=1), end.vertices / _TEMPERATURE
-    mixture = Mixture(vertices, jnp.sqrt(weights))
-    parts = optimality(problem, mixture, no_ridge, link)
-    gradient = jnp.hypot(*(jnp.linalg.norm(part) for part in parts))
-    return vertices, weights, objective(problem, vertices, weights, no_ridge, link), gradient
+    loss, (in_vertices, in_weights) = jax.value_and_grad(mean_of, argnums=(1, 2))(
+        problem, vertices, weights, link
+    )
+    gap = project(weights - in_weights) - weights
+    gradient = jnp.hypot(jnp.linalg.norm(in_vertices), jnp.linalg.norm(gap))
+    return vertices, weights, loss, gradient
+
+
+def mean_of(problem: Problem, vertices: jax.Array, weights: jax.Array, link: Link) -> jax.Array:
+    """Mean loss per pair of a mixture."""
+    return mean_loss(problem, jnp.einsum("nk,kab->nab", weights, vertices), link)
+
+
+def project(points: jax.Array) -> jax.Array:
+    """Nearest points `(N, K)` of the probability simplex (sort and threshold)."""
+    k = points.shape[1]
+    ordered = -jnp.sort(-points, axis=1)
+    excess = jnp.cumsum(ordered, axis=1) - 1.0
+    counts = jnp.arange(1, k + 1, dtype=points.dtype)[None]
+    inside = (ordered - excess / counts > 0).sum(axis=1, keepdims=True)
+    level = jnp.take_along_axis(excess, inside - 1, axis=1) / inside.astype(points.dtype)
+    return jnp.maximum(points - level, 0.0)

@@ -56,12 +56,15 @@ class Shape:
             with `retract(eta, 0) = eta` up to rounding.
         tangent: `(eta, xi)` to the part of `xi` that changes the fit.
         size: `q`, from the problem and the rank.
+        penalty: what the ridge multiplies beside `||w_i||^2 / 2`, from `eta` and the number of
+            users; nothing by default.
     """
 
     features: Callable[[Problem, Shared], tuple[jax.Array, jax.Array | None]]
     retract: Callable[[Shared, Shared], Shared]
     tangent: Callable[[Shared, Shared], Shared]
     size: Callable[[Problem, int], int]
+    penalty: Callable[[Shared, int], jax.Array] | None = None
 
 
 class ProjectedFit(NamedTuple):
@@ -101,6 +104,9 @@ def solve_projected(
     total = problem.weights.sum()
     inner = jnp.minimum(0.1 * limits.tolerance, _INNER) * total
 
+    def slopes_at(shared: Shared) -> _Slopes:
+        return _Slopes(problem, shared, shape, limits.ridge, model)
+
     def at(shared: Shared, factors: jax.Array) -> _Point:
         projected, extra = shape.features(problem, shared)
         offsets = problem.offsets if extra is None else problem.offsets + extra
@@ -113,9 +119,10 @@ def solve_projected(
             ridge=limits.ridge,
             tolerance=inner,
         )
-        slope = _Slopes(problem, shared, shape, link, total)
-        gradient = slope.in_shared(jnp.zeros(slope.size), fits.factors)
-        loss = fits.loss.sum() / total
+        slope = slopes_at(shared)
+        zero = jnp.zeros(slope.size)
+        gradient = slope.in_shared(zero, fits.factors)
+        loss = fits.loss.sum() / total + slope.penalty(zero)
         return _Point(shared, offsets, projected, fits, loss, slope.tangent(gradient))
 
     def norm_of(point: _Point) -> jax.Array:
@@ -130,7 +137,7 @@ def solve_projected(
 
     def outer_step(state: _State) -> _State:
         old = state.point
-        slope = _Slopes(problem, old.shared, shape, link, total)
+        slope = slopes_at(old.shared)
         size = jnp.linalg.norm(old.gradient)
         aim = size * jnp.minimum(_FORCING, _SUPERLINEAR * size / first_norm)
         step = trust_region.steihaug(
@@ -171,10 +178,11 @@ class _Slopes:
     """Derivatives of the mean loss at `retract(shared, xi)`, `xi` and its images as one vector."""
 
     def __init__(
-        self, problem: Problem, shared: Shared, shape: Shape, link: Link, total: jax.Array
+        self, problem: Problem, shared: Shared, shape: Shape, ridge: jax.Array, model: Model
     ) -> None:
         self._problem, self._shared, self._shape = problem, shared, shape
-        self._link, self._total = link, total
+        self._ridge, self._model = ridge, model
+        self._total = problem.weights.sum()
         flat, self._unravel = ravel_pytree(shared)
         self.size = flat.size
 
@@ -185,12 +193,18 @@ class _Slopes:
         return ravel_pytree(self._shape.tangent(self._shared, self._unravel(xi)))[0]
 
     def loss(self, xi: jax.Array, factors: jax.Array) -> jax.Array:
-        """Without the ridge: it does not depend on `xi`."""
+        """Without the ridge on `w`, which does not depend on `xi`."""
         projected, extra = self._shape.features(self._problem, self.moved(xi))
         rewards = tile_rewards(projected, factors[self._problem.users]) + self._problem.offsets
         rewards = rewards if extra is None else rewards + extra
-        losses = self._problem.weights * self._link.loss(rewards, self._problem.labels)
-        return losses.sum() / self._total
+        losses = self._problem.weights * self._model.link.loss(rewards, self._problem.labels)
+        return losses.sum() / self._total + self.penalty(xi)
+
+    def penalty(self, xi: jax.Array) -> jax.Array:
+        if self._shape.penalty is None:
+            return jnp.zeros(())
+        own = self._shape.penalty(self.moved(xi), self._model.n_users)
+        return self._ridge * own / self._total
 
     def in_shared(self, xi: jax.Array, factors: jax.Array) -> jax.Array:
         return jax.grad(self.loss)(xi, factors)

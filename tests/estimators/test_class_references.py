@@ -278,6 +278,27 @@ def test_lores_recipe_stops_above_the_optimum_of_its_class(wide, reference):
     np.testing.assert_allclose(recipe.factors.weights.sum(axis=1), 1.0, rtol=0, atol=1e-12)
 
 
+def test_vertices_are_drawn_around_the_users_and_are_not_determined(wide):
+    """Weights on the simplex give every reward back; so do those of twice as large a simplex."""
+    result = fit(wide.prefs, "simplex", rank=3, ridge=RIDGE)
+    weights, vertices = result.factors.weights, result.factors.vertices
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        np.einsum("nk,kab->nab", weights, vertices), result.delta, rtol=0, atol=1e-12
+    )
+    assert weights.min() < 1e-12  # as small a simplex as holds all users
+    middle = vertices.mean(axis=0)
+    wider, inner = middle + 2 * (vertices - middle), 1 / 3 + (weights - 1 / 3) / 2
+    assert (inner >= 0).all()
+    np.testing.assert_allclose(
+        np.einsum("nk,kab->nab", inner, wider), result.delta, rtol=0, atol=1e-12
+    )
+    # an affine space of dimension 2 is all that users share: a third direction is missing
+    spread = (result.delta - result.delta.mean(axis=0)).reshape(4, -1)
+    assert np.linalg.matrix_rank(spread, tol=1e-9) == 2
+
+
 @pytest.mark.parametrize(
     ("case", "estimator", "rank", "message"),
     [

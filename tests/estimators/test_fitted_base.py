@@ -46,7 +46,7 @@ def test_many_fits_have_a_base_each(narrow, how, monkeypatch):
 def test_a_chosen_rank_sees_bases_of_the_training_folds_only(narrow, monkeypatch):
     seen = []
 
-    def choose(preferences, fit_rank, *, seed):
+    def choose(preferences, fit_rank, *, seed, largest):
         weights = np.ones(preferences.n_total)
         weights[:20] = 0.0
         seen.append(fit_rank(preferences.reweighted(weights), rank=2).theta_init)

@@ -208,7 +208,11 @@ def test_redrawn_labels_spread_the_refits_as_the_information_says(regression):
     assert (squares / without_basis_term(errors).of_rewards(users, rows) ** 2).mean() > 1.25
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+# at d2 = 1; the bilinear classes need more
+REDRAWN = set(ESTIMATORS) - {"share_a", "shared_core", "shared_diag", "global_plus_local"}
+
+
+@pytest.mark.parametrize("estimator", sorted(REDRAWN))
 def test_every_estimator_can_be_redrawn(narrow, estimator):
     basis = narrow.world.basis if estimator == "oracle" else None
     result = fit(narrow.prefs, estimator, rank=2, basis=basis)
