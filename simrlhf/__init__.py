@@ -22,6 +22,9 @@ _HOMES = {
     "load_fit": "simrlhf.estimators",
     "FitResult": "simrlhf.estimators",
     "FitStatus": "simrlhf.estimators",
+    "Training": "simrlhf.estimators",
+    "TrainingSettings": "simrlhf.estimators",
+    "train_first_order": "simrlhf.estimators",
     "subspace_distance": "simrlhf.core.subspaces",
     "principal_angles": "simrlhf.core.subspaces",
     "InputError": "simrlhf.core.checks",
@@ -34,7 +37,16 @@ if TYPE_CHECKING:
     from simrlhf.core.checks import InputError
     from simrlhf.core.subspaces import principal_angles, subspace_distance
     from simrlhf.data import Preferences, load_preferences
-    from simrlhf.estimators import FitResult, FitStatus, fit, list_estimators, load_fit
+    from simrlhf.estimators import (
+        FitResult,
+        FitStatus,
+        Training,
+        TrainingSettings,
+        fit,
+        list_estimators,
+        load_fit,
+        train_first_order,
+    )
     from simrlhf.sampling import sample_preferences
     from simrlhf.study import load_results
     from simrlhf.world import World, WorldConfig, make_world
@@ -44,6 +56,8 @@ __all__ = [
     "FitStatus",
     "InputError",
     "Preferences",
+    "Training",
+    "TrainingSettings",
     "World",
     "WorldConfig",
     "fit",
@@ -59,6 +73,7 @@ __all__ = [
     "subspace_distance",
     "testing",
     "theory",
+    "train_first_order",
 ]
 
 
