@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simrlhf.core import checks, numerics
-from simrlhf.estimators.fitting import result_of
 from simrlhf.estimators.first_order import FIRST_ORDER, Trace, train
+from simrlhf.estimators.fitting import result_of
 from simrlhf.estimators.problem import PreferenceSource
 from simrlhf.estimators.requests import check_request
 from simrlhf.estimators.result import FitResult
@@ -69,7 +69,8 @@ def train_first_order(
         f"settings must be TrainingSettings, got {type(settings).__name__}",
     )
     if record is None:
-        record = [0.0, *(2.0**i for i in range(math.ceil(math.log2(settings.epochs + 1))))]
+        powers = (2.0**i for i in range(20))
+        record = [0.0, *(power for power in powers if power <= settings.epochs)]
     points = checks.numbers("record", record)
     checks.shape("record", points, (None,), remedy="a list of data passes")
     checks.require(

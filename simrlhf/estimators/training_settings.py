@@ -102,10 +102,11 @@ def steps_per_epoch(n_pairs: int, batch_size: int) -> int:
 def phases(settings: TrainingSettings, n_pairs: int) -> tuple[Phase, ...]:
     """The phases of a variant on `n_pairs` pairs.
 
-    The adapter of all users decays along a line that would end with all epochs. G goes on along
-    that line: after two thirds of it one third of the learning rate is left, the paper's
-    1.67e-5 = 5e-5/3. WU starts a line of its own at the full learning rate, as the authors' script
-    does. The paper's 26,865 pairs give their checkpoints: 63 steps for WU, 420 for G, 630 in all.
+    The adapter of all users decays along a line that would end with all epochs. G goes on at a
+    third of the learning rate, the paper's 1.67e-5, which is where that line has arrived. WU starts
+    a line of its own at the full learning rate, as the authors' script does. The paper's 26,865
+    pairs give its checkpoints: 63 steps for WU, 420 for G, 630 in all. Where steps are few, the
+    border is rounded to one.
 
     Raises:
         InputError: too few steps for two phases.
@@ -123,5 +124,5 @@ def phases(settings: TrainingSettings, n_pairs: int) -> tuple[Phase, ...]:
     first = min(max(round(_GLOBAL_SHARE[settings.variant] * total), 1), total - 1)
     rest = total - first
     everyone = Phase(False, first, lr, total)
-    start = everyone.rate(first) if settings.variant == "G" else lr
+    start = lr / 3 if settings.variant == "G" else lr
     return everyone, Phase(True, rest, start, rest)
