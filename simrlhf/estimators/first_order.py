@@ -28,11 +28,7 @@ from simrlhf.estimators.canonical import canonical
 from simrlhf.estimators.estimator import Estimator, Outcome, Request
 from simrlhf.estimators.problem import Problem, unflatten_factors
 from simrlhf.estimators.result import FreeFactors, SharedFactors
-from simrlhf.estimators.training_settings import (
-    TrainingSettings,
-    phases,
-    steps_per_epoch,
-)
+from simrlhf.estimators.training_settings import TrainingSettings, phases, steps_per_epoch
 
 # of the entry: the variant that the paper finds best, and the learning rate that in the shipped
 # benchmark (features of order one) ends within 1e-4 of the optimum after 30 epochs and any later
@@ -81,7 +77,12 @@ def train(
     if settings.share == "A":
         problem = problem._replace(rows=jnp.swapaxes(problem.rows, 2, 3))
     recipe = Recipe(request.link, settings.scaling, settings.weight_decay, settings.clip_norm)
-    moments = list(_readings(problem, request.n_users, settings, recipe, record))
+    moments: list[_Moment] = []
+    for moment in _readings(problem, request.n_users, settings, recipe, record):
+        if moments:  # the users' factors of the last reading alone are kept
+            light = moments[-1].reading._replace(flat=moment.reading.flat)
+            moments[-1] = moments[-1]._replace(reading=light)
+        moments.append(moment)
     trace = Trace(
         np.array([moment.data_passes for moment in moments]),
         np.array([moment.steps for moment in moments]),
@@ -184,7 +185,9 @@ def _order(places: np.ndarray, settings: TrainingSettings, epoch: int) -> np.nda
 def _outcome(last: _Moment, settings: TrainingSettings, d2: int) -> Outcome:
     """What the last reading says, as `fit` wants it."""
     reading = last.reading
-    basis, weights = canonical(np.asarray(reading.basis), unflatten_factors(reading.flat, d2))
+    basis, weights = canonical(
+        np.asarray(reading.basis), unflatten_factors(np.asarray(reading.flat), d2)
+    )
     delta = np.einsum("ak,nkb->nab", basis, weights)
     factors, top = SharedFactors(basis, weights), basis
     if settings.share == "A":

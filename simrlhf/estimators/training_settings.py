@@ -22,7 +22,8 @@ class TrainingSettings:
         variant: `"SI"`: shared factor 0, personal ones random; `"G"`: one adapter for all users in
             the first two thirds of the epochs, then every user starts from it; `"WU"`: the same
             with the first tenth.
-        share: `"B"` shares the output-side factor `(d1, k)`, `"A"` the input-side one `(k, d2)`.
+        share: `"B"` shares the output-side factor `(d1, k)`, `"A"` the input-side one `(k, d2)`,
+            with B's recipe in the mirror: the shared factor starts at 0 there too.
         rank: `k`.
         alpha: `Delta_i = (alpha / rank) B W_i`; half the rank by default, as 16 at rank 32.
         epochs: in all; may be a fraction. The phases keep their shares of it.
