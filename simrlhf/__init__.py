@@ -24,6 +24,9 @@ _HOMES = {
     "FitStatus": "simrlhf.estimators",
     "adapt_users": "simrlhf.estimators",
     "standard_errors": "simrlhf.estimators",
+    "Training": "simrlhf.estimators",
+    "TrainingSettings": "simrlhf.estimators",
+    "train_first_order": "simrlhf.estimators",
     "subspace_distance": "simrlhf.core.subspaces",
     "principal_angles": "simrlhf.core.subspaces",
     "InputError": "simrlhf.core.checks",
@@ -39,11 +42,14 @@ if TYPE_CHECKING:
     from simrlhf.estimators import (
         FitResult,
         FitStatus,
+        Training,
+        TrainingSettings,
         adapt_users,
         fit,
         list_estimators,
         load_fit,
         standard_errors,
+        train_first_order,
     )
     from simrlhf.sampling import sample_preferences
     from simrlhf.study import load_results
@@ -54,6 +60,8 @@ __all__ = [
     "FitStatus",
     "InputError",
     "Preferences",
+    "Training",
+    "TrainingSettings",
     "World",
     "WorldConfig",
     "adapt_users",
@@ -71,6 +79,7 @@ __all__ = [
     "subspace_distance",
     "testing",
     "theory",
+    "train_first_order",
 ]
 
 

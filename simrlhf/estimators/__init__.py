@@ -8,6 +8,8 @@ from simrlhf.estimators.fitting import fit, list_estimators
 from simrlhf.estimators.new_users import adapt_users
 from simrlhf.estimators.requests import check_size
 from simrlhf.estimators.result import Evaluation, FitResult, FitStatus, load_fit
+from simrlhf.estimators.training import Training, train_first_order
+from simrlhf.estimators.training_settings import TrainingSettings
 from simrlhf.estimators.uncertainty import RewardUncertainty, standard_errors
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "Outcome",
     "Request",
     "RewardUncertainty",
+    "Training",
+    "TrainingSettings",
     "adapt_users",
     "check_size",
     "fit",
@@ -27,4 +31,5 @@ __all__ = [
     "list_estimators",
     "load_fit",
     "standard_errors",
+    "train_first_order",
 ]

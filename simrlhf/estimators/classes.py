@@ -10,6 +10,7 @@ from __future__ import annotations
 from simrlhf.estimators.alone import FULL, LOCAL
 from simrlhf.estimators.cluster import CLUSTER
 from simrlhf.estimators.estimator import Estimator
+from simrlhf.estimators.first_order import FIRST_ORDER
 from simrlhf.estimators.global_plus_local import GLOBAL_PLUS_LOCAL
 from simrlhf.estimators.least_squares import LEAST_SQUARES
 from simrlhf.estimators.local_then_svd import LOCAL_THEN_SVD
@@ -30,6 +31,6 @@ ESTIMATORS: dict[str, Estimator] = {
         *(SHARE_B, LOCAL, GLOBAL, FULL, ORACLE),
         *(SHARE_A, SHARED_CORE, SHARED_DIAG, GLOBAL_PLUS_LOCAL, SHARED_REP),
         *(CLUSTER, SIMPLEX, NUCLEAR),
-        *(SPECTRAL, LEAST_SQUARES, LOCAL_THEN_SVD),
+        *(SPECTRAL, LEAST_SQUARES, LOCAL_THEN_SVD, FIRST_ORDER),
     )
 }
