@@ -113,7 +113,7 @@ class RewardUncertainty:
             "of_rewards for the rewards that you need",
         )
         units = np.eye(d1 * d2).reshape(-1, d1, d2)
-        errors = [self.of_rewards(user, units) for user in range(n_users)]
+        errors = [self.of_rewards(np.asarray(user), units) for user in range(n_users)]
         return np.stack(errors).reshape(n_users, d1, d2)
 
 
