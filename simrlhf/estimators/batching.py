@@ -101,13 +101,13 @@ def fit_many(
     checks.choice("how", how, _HOW)
     if batch_bytes is not None:
         batch_bytes = checks.real("batch_bytes", batch_bytes, above=0.0)
-    if isinstance(theta_inits, str):
-        theta_inits: Any = [theta_inits] * len(sources)
+    one_word = isinstance(theta_inits, str)
+    bases_of: Any = [theta_inits] * len(sources) if one_word else theta_inits
     seeds: Any = [seed] * len(sources) if np.ndim(seed) == 0 else seed
     each = zip(
         sources,
         _one_each("bases", bases, sources),
-        _one_each("theta_inits", theta_inits, sources),
+        _one_each("theta_inits", bases_of, sources),
         _one_each("seed", seeds, sources),
         strict=True,
     )

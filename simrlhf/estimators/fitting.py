@@ -63,6 +63,9 @@ def fit(
         theta_init: base reward `(d1, d2)`, zero by default; `delta` is the deviation from it.
             `"global"` fits it first: `global` without rank, bound or ridge, which are about the
             deviations (the paper's practice). The result then holds that base as `theta_init`.
+            Where users differ the pooled base is biased, and what it misses is one more direction
+            of the deviations: the error then has a floor in n that rank k + 1 without a base has
+            not (N=16, d1=12, k=2, n=800, 30 seeds: .301 against .221 at a true base of norm 1).
         max_iterations: limit of outer iterations; each is a Newton step.
         tol: the fit has converged when the KKT residual of the mean loss is at most this. It is
             absolute and carries the features' scale: bring them to order one (`simrlhf fit` does).

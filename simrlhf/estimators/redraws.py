@@ -79,8 +79,9 @@ def redraw(
     Raises:
         InputError: the refits would hold more than `LARGEST_HELD` numbers.
     """
-    shared = isinstance(result.factors, SharedFactors)
-    one = result.basis.size + result.factors.weights.size if shared else result.delta.size
+    factors = result.factors
+    shared = isinstance(factors, SharedFactors)
+    one = sum(part.size for part in vars(factors).values()) if shared else result.delta.size
     checks.require(
         n_bootstrap * one <= LARGEST_HELD,
         f"{n_bootstrap} refits of {one:,} numbers each are more than {LARGEST_HELD:,} (2 GB); "
@@ -96,10 +97,9 @@ def redraw(
         )
     counts = Counter(refit.status.name for refit in held)
     if shared:
-        factors: list[Any] = [refit.factors for refit in held]
-        return Redraws(
-            np.stack([f.basis for f in factors]), np.stack([f.weights for f in factors]), None
-        ), counts
+        found: list[Any] = [refit.factors for refit in held]
+        bases, weights = np.stack([f.basis for f in found]), np.stack([f.weights for f in found])
+        return Redraws(bases, weights, None), counts
     return Redraws(None, None, np.stack([refit.delta for refit in held])), counts
 
 

@@ -91,4 +91,4 @@ def separated_models(result: FitResult, preferences: Preferences) -> np.ndarray:
         right[mine] = np.where(labels == 1, scores > 0, (labels == 0) & (scores < 0))
     right |= preferences.weights == 0
     every = np.logical_and.reduceat(right, preferences.offsets[:-1])
-    return every.all(keepdims=True) if pooled else every
+    return np.asarray([every.all()]) if pooled else every

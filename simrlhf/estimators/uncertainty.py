@@ -80,8 +80,9 @@ class RewardUncertainty:
 
         The quantile is the normal one, under the identity link Student's. Redraws give a standard
         deviation too, not percentiles: a fit to few pairs lies too far from zero, its refits twice
-        as far, and percentiles of the refits would be centred there; and a few hundred redraws
-        settle a standard deviation, not a quantile.
+        as far, and percentiles of the refits would be centred there. Coverage of 95 % intervals of
+        `share_b` at N=5, d1=6, k=2, n=50 and 400, 40 worlds: information .939(10), .949(7); redraws
+        .971(8), .954(7); their percentiles .897(11), .933(7).
 
         Args:
             users, features: as for `of_rewards`.
@@ -112,7 +113,7 @@ class RewardUncertainty:
             "of_rewards for the rewards that you need",
         )
         units = np.eye(d1 * d2).reshape(-1, d1, d2)
-        errors = [self.of_rewards(user, units) for user in range(n_users)]
+        errors = [self.of_rewards(np.asarray(user), units) for user in range(n_users)]
         return np.stack(errors).reshape(n_users, d1, d2)
 
 
@@ -144,9 +145,10 @@ def standard_errors(
     `bootstrap` draws labels from the fitted rewards (same features), refits with the same class,
     rank, bound, ridge and base, and takes standard deviations; it serves every estimator.
 
-    Fails when the users have few pairs (the limit is one of many), the norm bound is active, the
-    truth lies outside the class or the users are separated: `note` tells those that can be seen.
-    Singular informations give infinite errors.
+    Fails when the users have few pairs, the norm bound is active, the truth lies outside the class
+    or the users are separated: `note` tells those that can be seen. Singular informations give
+    infinite errors. What few pairs do, by the study `coverage` (N=16, d1=10, k=2, 40 worlds, 95 %):
+    `share_b` .890(9), .912(6), .930(6), .943(4), .951(5) at n = 25, 50, 100, 400, 1600.
 
     Args:
         preferences: the pairs of the fit, in memory.

@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from simrlhf import theory
 from simrlhf.core.checks import InputError
+from simrlhf.data import Preferences
 from simrlhf.estimators import (
     ESTIMATORS,
     FitStatus,
@@ -137,6 +138,18 @@ def dense_variances(prefs, result, users, features, random):
     return np.einsum("ma,ab,mb->m", slopes, covariance, slopes)
 
 
+def assert_dense(prefs, result, random):
+    users = np.repeat(np.arange(prefs.n_users), 3)
+    features = random.normal(size=(users.size, prefs.d1, prefs.d2))
+    errors = standard_errors(result, prefs)
+    dense = dense_variances(prefs, result, users, features, random)
+    # second differences with step 1e-3 are off by about 1e-6, and more by the condition number
+    np.testing.assert_allclose(errors.of_rewards(users, features) ** 2, dense, rtol=2e-4)
+    mutated = without_basis_term(errors).of_rewards(users, features) ** 2
+    assert np.median(mutated / dense) < 0.95
+    assert ("shrunken" in errors.note) == (result.ridge > 0)
+
+
 @pytest.mark.parametrize(("case", "ridge"), [("narrow", 0.0), ("narrow", 2.0), ("wide", 0.0)])
 def test_errors_are_those_of_a_dense_numerical_hessian(case, ridge, request):
     random = np.random.default_rng(3)
@@ -146,15 +159,19 @@ def test_errors_are_those_of_a_dense_numerical_hessian(case, ridge, request):
     prefs = example.prefs.reweighted(weights)
     base = 0.1 * random.normal(size=(prefs.d1, prefs.d2))
     result = fit(prefs, "share_b", rank=2, ridge=ridge, theta_init=base)
-    users = np.repeat(np.arange(prefs.n_users), 3)
-    features = random.normal(size=(users.size, prefs.d1, prefs.d2))
-    errors = standard_errors(result, prefs)
-    dense = dense_variances(prefs, result, users, features, random)
-    # second differences with step 1e-3 are off by about 1e-6, and more by the condition number
-    np.testing.assert_allclose(errors.of_rewards(users, features) ** 2, dense, rtol=2e-4)
-    mutated = without_basis_term(errors).of_rewards(users, features) ** 2
-    assert np.median(mutated / dense) < 0.95
-    assert ("shrunken" in errors.note) == (ridge > 0)
+    assert_dense(prefs, result, random)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 2.0])
+def test_they_are_with_more_directions_than_columns(shared, wide, reference, ridge):
+    """1 < d2 < k < d1 - 1: sums through matrices of side (d1 - k) d2; at a point of our own."""
+    random = np.random.default_rng(4)
+    flat = wide.prefs
+    prefs = Preferences.from_pairs(flat.users, flat.features[..., :2], flat.labels)
+    basis, weights = reference.random_basis(random, 5, 3), 0.3 * random.normal(size=(4, 3, 2))
+    zero = np.zeros((5, 2))
+    point = at(shared, prefs, basis, weights, reference, ridge=ridge, theta_init=zero, rank=3)
+    assert_dense(prefs, point, random)
 
 
 # ---------------------------------------------------------------- against least squares
@@ -188,6 +205,17 @@ def test_regression_has_the_errors_of_ordinary_least_squares(regression, estimat
     # the rival divides by the number of pairs
     rival = least_squares_errors(z.T @ z, rows @ frame, np.mean(residuals**2))
     assert (errors.of_rewards(prefs.n_users - 1, rows) > 1.01 * rival).all()
+
+
+def test_one_matrix_for_all_pays_the_ridge_of_every_user(regression):
+    prefs, ridge = regression.prefs, 8.0
+    result = fit(prefs, "global", ridge=ridge)
+    design = prefs.features[..., 0].T @ prefs.features[..., 0]
+    residuals = prefs.labels - result.rewards(prefs.users, prefs.features)
+    variance = np.sum(residuals**2) / (prefs.n_total - 6)
+    bread = np.linalg.inv(design + 5 * ridge * np.eye(6))
+    exact = np.sqrt(variance * np.diagonal(bread @ design @ bread))
+    np.testing.assert_allclose(standard_errors(result, prefs).delta[0, :, 0], exact, rtol=1e-9)
 
 
 # ---------------------------------------------------------------- bootstrap
@@ -248,16 +276,19 @@ def test_a_function_of_the_users_own_is_redrawn_when_it_is_given(narrow):
     assert (errors.delta[..., 0] ** 2 / exact).mean() == pytest.approx(1.0, abs=0.12)
 
 
-def test_a_pair_of_weight_two_is_two_pairs_for_both_methods(narrow):
-    prefs = narrow.prefs
-    basis = narrow.world.basis
+@pytest.mark.parametrize("case", ["narrow", "regression"])
+def test_a_pair_of_weight_four_is_four_pairs_for_both_methods(case, request):
+    example = request.getfixturevalue(case)
+    prefs, basis = example.prefs, example.world.basis
     heavy = prefs.reweighted(np.full(prefs.n_total, 4.0))
     once, four = (fit(p, "oracle", basis=basis) for p in (prefs, heavy))
     single, quadruple = standard_errors(once, prefs), standard_errors(four, heavy)
-    np.testing.assert_allclose(quadruple.delta, 0.5 * single.delta, rtol=1e-6)
+    # 10 parameters cost 800 pairs less than 200 of the residual variance
+    noise = 1.0 if case == "narrow" else np.sqrt((1 - 10 / 200) / (1 - 10 / 800))
+    np.testing.assert_allclose(quadruple.delta, 0.5 * noise * single.delta, rtol=1e-6)
     redrawn = standard_errors(four, heavy, method="bootstrap", n_bootstrap=200)
     ratio = (redrawn.delta / quadruple.delta) ** 2
-    assert 0.8 < ratio.mean() < 1.3  # one coin of weight 4 would give 4
+    assert 0.8 < ratio.mean() < 1.3  # one draw of weight 4 would give 4
 
 
 # ---------------------------------------------------------------- invariances
