@@ -27,7 +27,7 @@ from simrlhf.estimators.adam_steps import (
 from simrlhf.estimators.canonical import canonical
 from simrlhf.estimators.estimator import Estimator, Outcome, Request
 from simrlhf.estimators.problem import Problem, unflatten_factors
-from simrlhf.estimators.result import FreeFactors, SharedFactors
+from simrlhf.estimators.result import InputSharedFactors, SharedFactors
 from simrlhf.estimators.training_settings import TrainingSettings, phases, steps_per_epoch
 
 # of the entry: the variant that the paper finds best, and the learning rate that in the shipped
@@ -192,7 +192,7 @@ def _outcome(last: _Moment, settings: TrainingSettings, d2: int) -> Outcome:
     factors, top = SharedFactors(basis, weights), basis
     if settings.share == "A":
         delta = np.ascontiguousarray(np.swapaxes(delta, 1, 2))
-        factors, top = FreeFactors(delta), None
+        factors, top = InputSharedFactors(np.swapaxes(weights, 1, 2), basis.T), None
     return Outcome(
         delta=delta,
         basis=top,

@@ -10,7 +10,7 @@ import numpy as np
 
 from simrlhf.core import checks, numerics
 from simrlhf.estimators.first_order import FIRST_ORDER, Trace, train
-from simrlhf.estimators.fitting import result_of
+from simrlhf.estimators.fitting import result_of, with_base
 from simrlhf.estimators.problem import PreferenceSource
 from simrlhf.estimators.requests import check_request
 from simrlhf.estimators.result import FitResult
@@ -38,7 +38,7 @@ def train_first_order(
     settings: TrainingSettings | None = None,
     *,
     record: Sequence[float] | None = None,
-    theta_init: np.ndarray | None = None,
+    theta_init: np.ndarray | str | None = None,
     tol: float = 1e-8,
 ) -> Training:
     """Train `Delta_i = (alpha/k) B W_i` as the paper does: AdamW, minibatches, linear decay.
@@ -91,6 +91,7 @@ def train_first_order(
         tol=tol,
         seed=settings.seed,
     )
+    request = with_base(request)
     with numerics.float64_scope():
         outcome, trace = train(request, settings, points.tolist())
         return Training(

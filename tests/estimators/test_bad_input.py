@@ -95,7 +95,12 @@ def test_a_full_model_too_large_for_memory_is_refused_before_it_starts():
 
 def test_the_list_names_every_estimator_with_a_sentence_and_a_reference():
     listed = list_estimators()
-    assert list(listed) == ["share_b", "local", "global", "full", "oracle", "first_order"]
+    assert list(listed) == [
+        *("share_b", "local", "global", "full", "oracle"),
+        *("share_a", "shared_core", "shared_diag", "global_plus_local", "shared_rep"),
+        *("cluster", "simplex", "nuclear"),
+        *("spectral", "least_squares", "local_then_svd", "first_order"),
+    ]
     for name, entry in listed.items():
         assert entry.name == name
         assert entry.sentence.endswith(".")
