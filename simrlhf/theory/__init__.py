@@ -29,7 +29,7 @@ from simrlhf.theory.sample_size import (
     smallest_sample,
     theorem_4_1_sample_size,
 )
-from simrlhf.theory.statement import Bound, BoundStatus, make_bound
+from simrlhf.theory.statement import Bound, BoundStatus, make_bound, not_applicable
 from simrlhf.theory.subspaces import (
     distance_ceiling,
     geometry_bound,
@@ -58,6 +58,7 @@ __all__ = [
     "log_bracketing_number",
     "make_bound",
     "noise_norm",
+    "not_applicable",
     "oracle_inequality",
     "parameter_count",
     "reward_covariances",
