@@ -27,9 +27,12 @@ _HEADINGS = ("title", "question", "cell")
 WHOLE = {
     "grid.n_pairs",
     "fit.max_iterations",
-    *(f"world.{field.name}" for field in fields(WorldConfig) if field.type == "int"),
+    *(f"world.{field.name}" for field in fields(WorldConfig) if str(field.type).startswith("int")),
 }
-_NONE = {"world.norm_bound", "fit.norm_bound"}
+_NONE = {
+    *("world.norm_bound", "world.n_groups", "world.minority_share"),
+    "fit.norm_bound",
+}
 
 
 def read_settings(path: Path, *, size: str, overrides: Sequence[str]) -> dict[str, Any]:
