@@ -14,7 +14,7 @@ def recovery(world: World, result: FitResult) -> dict[str, float]:
 
     Returns:
         `subspace_distance`: `||(I - P_hat) B^<>||_F`, which is `dist(B_hat, B^<>)` of Definition
-        A.1 where the ranks agree; with more columns than the truth has, what of the truth they miss;
+        A.1 where the ranks agree; with more columns than the truth has, what of it they miss;
         `largest_sine`: the largest singular value of the same matrix;
         `reward_error`: `(mean_i E <E_i, x>^2)^{1/2}` with `E_i = Delta_hat_i - Delta_i`, under the
         world's features: the root mean square of `||S^{1/2} E_i||_F`, `E[vec x vec x'] = S (x) I`;

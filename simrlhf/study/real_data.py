@@ -34,8 +34,8 @@ def open_data(data: str, *, link: str = "logistic") -> PairTable:
     """A shipped data set by name, or a user's file by path.
 
     Raises:
-        InputError: a name that is neither, a link that is unknown or not for preferences where a shipped
-            data set holds them, or a file that cannot be read.
+        InputError: a name that is neither, a link that is unknown, or not for preferences where a
+            shipped data set holds them, or a file that cannot be read.
     """
     path, known = Path(data), shipped_datasets()
     if data not in known and (path.suffix or path.exists()):

@@ -1,6 +1,6 @@
 """The limits L1 and L2 for Gaussian features of any covariance on the d1 side, base model zero.
 
-`x = L g` with g standard normal `(r, d2)` and `S = L L'`. Then `z = <L'Theta_i, g>`: in the whitened
+`x = L g` with g standard normal `(r, d2)` and `S = L L'`. Then `z = <L'Theta_i, g>`: in whitened
 coordinates `Delta'_i = L'Delta_i` features are isotropic, and share-B there has the basis `B'` of
 `L'B = B' T` and the factors `T W_i`. So `n E||S^{1/2} E_i||_F^2`, what the errors of rewards are,
 have the limits of `isotropic_limits`.

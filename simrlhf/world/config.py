@@ -117,7 +117,7 @@ class WorldConfig:
         )
         checks.require(
             self.deficiency == 0 or self.tail == 0.0,
-            f"tail = {self.tail:g} must be 0 with deficiency = {self.deficiency}: a tail would take "
+            f"tail = {self.tail:g} must be 0 with deficiency = {self.deficiency}: it would take "
             "the place of the directions that are missing; lower rank instead of the deficiency",
         )
         self._check_features()

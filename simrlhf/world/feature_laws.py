@@ -43,7 +43,7 @@ def draw_features(
 def feature_root(
     config: WorldConfig, basis: np.ndarray, random: np.random.Generator
 ) -> np.ndarray | None:
-    """Symmetric root `L (d1, d1)` of the covariance `L L' (x) I` of `vec x`; `None` for the identity.
+    """Symmetric root `L (d1, d1)` of the covariance `L L' (x) I` of `vec x`; `None` for `I`.
 
     anisotropic: `L = Q diag(lambda)^{1/2} Q'`, Q Haar, lambda geometric with sum d1;
     degenerate: `L = I - v v'`, `v = (b + o) / sqrt 2`, b and o uniform in `B^<>` and outside of it.
