@@ -121,8 +121,8 @@ def _preference(
 _LARGEST = 1e150
 # below it `phi / Phi` is a continued fraction (Laplace's), which is right to rounding there with so
 # many terms; above it a quotient that does not cancel
-_FRACTION_BELOW = -5.0
-_TERMS = 24
+_FRACTION_BELOW = -8.0
+_TERMS = 14
 _LOG_ROOT = 0.5 * math.log(2.0 * math.pi)
 
 
