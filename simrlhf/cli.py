@@ -146,7 +146,7 @@ def fit(
     rank: str = "auto",
     ridge: str = "auto",
     norm_bound: float | None = None,
-    link: Literal["logistic", "identity"] = "logistic",
+    link: str = "logistic",
     dimensions: int = 50,
     splits: int = 5,
     min_train: int = 10,
@@ -167,7 +167,8 @@ def fit(
         rank: auto, a number, or numbers to choose from as 1,2,4.
         ridge: auto, a number, or numbers to choose from as 1,10,100.
         norm_bound: R in ||Delta_i||_F <= R; none by default.
-        link: logistic for preferences, identity for regression on real-valued choices.
+        link: logistic, probit, laplace or label_flip (label_flip:0.2 for a rate of 0.2) for
+            preferences, identity for regression on real-valued choices.
         dimensions: latent dimensions of text features; numeric ones are taken as they are.
         splits: random splits by group.
         min_train: training pairs that a user needs to be fitted in a split.
@@ -196,7 +197,7 @@ def fit(
 def describe(
     data: _Positional[str],
     *,
-    link: Literal["logistic", "identity"] = "logistic",
+    link: str = "logistic",
     dimensions: int = 50,
     permutations: int = 200,
     seed: int = 0,
@@ -211,7 +212,8 @@ def describe(
 
     Args:
         data: name of a shipped data set (ukpconvarg1), or a parquet, csv, jsonl or npz file.
-        link: logistic for preferences, identity for regression on real-valued choices.
+        link: logistic, probit, laplace or label_flip (label_flip:0.2 for a rate of 0.2) for
+            preferences, identity for regression on real-valued choices.
         dimensions: latent dimensions of text features; numeric ones are taken as they are.
         permutations: draws of each null of the spectrum.
         seed: of these draws.

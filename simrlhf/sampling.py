@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -14,6 +15,9 @@ from simrlhf.data.preferences import Preferences
 from simrlhf.world.feature_laws import draw_features
 from simrlhf.world.generation import World
 
+# pairs drawn over pairs wanted, from which on users are drawn in groups
+_LARGEST_WASTE = 4
+
 
 def sample_preferences(
     world: World, n_pairs: int | np.ndarray = 200, *, seed: int = 0, soft: bool = False
@@ -25,7 +29,8 @@ def sample_preferences(
 
     Args:
         world: the truth.
-        n_pairs: pairs per user, one number or `(N,)`.
+        n_pairs: pairs per user: one number, which is the mean where the world's users differ
+            (`World.counts`), or `(N,)`.
         seed: of features and labels (streams `features` and `labels`, one per user).
         soft: give `E[o | x]` (the probability; the mean for the identity link) instead of a drawn
             label, which switches the label noise off.
@@ -34,28 +39,56 @@ def sample_preferences(
         isinstance(world, World), f"world must come from make_world, got {type(world).__name__}"
     )
     config = world.config
-    counts = _counts(n_pairs, config.n_users)
-    most, size = int(counts.max()), config.d1 * config.d2
+    counts = _counts(n_pairs, world)
+    size = config.d1 * config.d2
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    features = np.empty((int(offsets[-1]), config.d1, config.d2))
+    labels = np.empty(int(offsets[-1]))
     with numerics.float64_scope():
-        x, y = _draw(
-            _user_keys(streams.stream(seed, "features"), config.n_users),
-            _user_keys(streams.stream(seed, "labels"), config.n_users),
-            jnp.asarray(world.theta.reshape(config.n_users, size)),
-            law=config.features,
-            link=world.link,
-            noise=jnp.asarray(config.noise),
-            n_pairs=most,
-            soft=soft,
+        feature_keys, label_keys = (
+            _user_keys(streams.stream(seed, purpose), config.n_users)
+            for purpose in ("features", "labels")
         )
-        features = np.asarray(x).reshape(config.n_users, most, config.d1, config.d2)
-        labels = np.asarray(y)
-    mask = np.arange(most) < counts[:, None]
-    return Preferences(features=features, labels=labels, mask=mask, link=world.link.name)
+        for members, height in _groups(counts):
+            x, y = _draw(
+                feature_keys[members],
+                label_keys[members],
+                jnp.asarray(world.theta[members].reshape(-1, size)),
+                None if world.feature_root is None else jnp.asarray(world.feature_root),
+                law=config.features,
+                link=world.link,
+                noise=jnp.asarray(config.noise),
+                n_pairs=height,
+                soft=soft,
+            )
+            drawn = np.asarray(x).reshape(-1, height, config.d1, config.d2), np.asarray(y)
+            for place, user in enumerate(members):
+                mine = slice(offsets[user], offsets[user + 1])
+                features[mine] = drawn[0][place, : counts[user]]
+                labels[mine] = drawn[1][place, : counts[user]]
+    users = np.repeat(np.arange(config.n_users), counts)
+    return Preferences.from_pairs(users, features, labels, link=world.link.name)
 
 
-def _counts(n_pairs: int | np.ndarray, n_users: int) -> np.ndarray:
+def _groups(counts: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Users to draw together and their pairs, those not wanted included.
+
+    All of a group are drawn as many. Where that is much more than what is wanted, groups hold
+    counts within a factor of two; their heights are powers of two, so that few are ever compiled.
+    """
+    most = int(counts.max())
+    if counts.size * most <= _LARGEST_WASTE * int(counts.sum()):
+        yield np.arange(counts.size), most
+        return
+    heights = 2 ** np.ceil(np.log2(counts)).astype(np.int64)
+    for height in np.unique(heights):
+        yield np.flatnonzero(heights == height), int(height)
+
+
+def _counts(n_pairs: int | np.ndarray, world: World) -> np.ndarray:
+    n_users = world.n_users
     if isinstance(n_pairs, str | None) or np.isscalar(n_pairs):
-        return np.full(n_users, checks.integer("n_pairs", n_pairs, low=1))
+        return world.counts(checks.integer("n_pairs", n_pairs, low=1))
     counts = checks.names("n_pairs", n_pairs)
     checks.shape("n_pairs", counts, (n_users,), remedy="one number, or one for each user")
     checks.require(
@@ -75,6 +108,7 @@ def _draw(
     feature_keys: jax.Array,
     label_keys: jax.Array,
     theta: jax.Array,
+    root: jax.Array | None,
     *,
     law: str,
     link: Link,
@@ -84,7 +118,7 @@ def _draw(
 ) -> tuple[jax.Array, jax.Array]:
     def one_user(keys: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         feature_key, label_key, reward = keys
-        x = draw_features(feature_key, law=law, n_pairs=n_pairs, size=reward.size)
+        x = draw_features(feature_key, law=law, n_pairs=n_pairs, size=reward.size, root=root)
         mean = link.mean(x @ reward)
         if soft:
             return x, mean

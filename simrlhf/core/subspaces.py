@@ -67,6 +67,26 @@ def subspace_distance(b1: np.ndarray, b2: np.ndarray, kind: str = "frobenius") -
     return float(np.linalg.norm(angles))
 
 
+def missed_sines(wide: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Singular values of `(I - P) B`, P the projection on a space that may be wider than B's.
+
+    With `k` columns each they are the sines of the principal angles.
+
+    Args:
+        wide: `(d, m)` with orthonormal columns, `m >= k`.
+        basis: `(d, k)` with orthonormal columns.
+
+    Raises:
+        InputError: fewer columns, another d, or columns that are not orthonormal.
+    """
+    wide, basis = _orthonormal("wide", wide), _orthonormal("basis", basis)
+    checks.require(
+        wide.shape[0] == basis.shape[0] and wide.shape[1] >= basis.shape[1],
+        f"a space as wide as basis {basis.shape} is needed, got {wide.shape}; raise its rank",
+    )
+    return _sines_and_cosines(wide, basis)[0]
+
+
 def top_left_space(matrix: np.ndarray, rank: int) -> np.ndarray:
     """Orthonormal basis `(d1, rank)` of the space of the `rank` largest left singular vectors."""
     rank = checks.integer("rank", rank, low=0, high=min(matrix.shape))
@@ -101,22 +121,30 @@ def _sines_and_cosines(b1: np.ndarray, b2: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _bases(b1: np.ndarray, b2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    b1, b2 = checks.numbers("b1", b1), checks.numbers("b2", b2)
-    for name, basis in (("b1", b1), ("b2", b2)):
-        checks.require(
-            basis.ndim == 2, f"{name} must be a (d, k) matrix, got an array of shape {basis.shape}"
-        )
-        checks.finite(name, basis)
+    b1, b2 = _matrix("b1", b1), _matrix("b2", b2)
     checks.require(
         b1.shape == b2.shape,
         f"bases of one shape are needed, got b1 {b1.shape} and b2 {b2.shape}; compare spaces of "
         "equal dimension in the same R^d",
     )
-    for name, basis in (("b1", b1), ("b2", b2)):
-        error = float(np.abs(basis.T @ basis - np.eye(basis.shape[1])).max(initial=0.0))
-        checks.require(
-            error <= _ORTHONORMAL_TOLERANCE,
-            f"the columns of {name} are not orthonormal (largest error {error:.2g}, limit "
-            f"{_ORTHONORMAL_TOLERANCE:g}); pass np.linalg.qr({name})[0]",
-        )
-    return b1, b2
+    return _orthonormal("b1", b1), _orthonormal("b2", b2)
+
+
+def _matrix(name: str, basis: np.ndarray) -> np.ndarray:
+    basis = checks.numbers(name, basis)
+    checks.require(
+        basis.ndim == 2, f"{name} must be a (d, k) matrix, got an array of shape {basis.shape}"
+    )
+    checks.finite(name, basis)
+    return basis
+
+
+def _orthonormal(name: str, basis: np.ndarray) -> np.ndarray:
+    basis = _matrix(name, basis)
+    error = float(np.abs(basis.T @ basis - np.eye(basis.shape[1])).max(initial=0.0))
+    checks.require(
+        error <= _ORTHONORMAL_TOLERANCE,
+        f"the columns of {name} are not orthonormal (largest error {error:.2g}, limit "
+        f"{_ORTHONORMAL_TOLERANCE:g}); pass np.linalg.qr({name})[0]",
+    )
+    return basis

@@ -28,7 +28,7 @@ class Preferences:
         labels: `(N, n)`: 1 where the first item is preferred, or the probability that it is;
             real responses for the identity link.
         mask: `(N, n)`, true where a pair exists; all of them by default.
-        link: `"logistic"` or `"identity"`.
+        link: `"logistic"`, `"probit"`, `"laplace"`, `"label_flip"`, or `"identity"`.
 
     Attributes:
         features: `(P, d1, d2)` of all `P` pairs, ordered by user.
@@ -110,7 +110,7 @@ class Preferences:
             pairs: `(P, 2)` indices into `items`: first and second item.
             groups: `(P,)` unit of an honest split.
             users: the users in the order wanted; by default those of `user`, sorted.
-            link: `"logistic"` or `"identity"`.
+            link: `"logistic"`, `"probit"`, `"laplace"`, `"label_flip"`, or `"identity"`.
         """
         checks.require(labels is not None, "labels are missing: give one label for each pair")
         if features is None:

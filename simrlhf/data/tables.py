@@ -37,7 +37,7 @@ class PairTable:
         weights: `(P,)` a pair of weight 2 counts as two; all ones by default.
         groups: `(P,)` unit of an honest split, or `None`.
         pair_ids: `(P,)` names of the pairs, or `None`; the same pair may be put to many users.
-        link: `"logistic"` or `"identity"`.
+        link: `"logistic"`, `"probit"`, `"laplace"`, `"label_flip"`, or `"identity"`.
 
     Raises:
         InputError: no rows, shapes that do not agree, more or less than one kind of content, the

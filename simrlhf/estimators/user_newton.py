@@ -28,6 +28,11 @@ _ROUNDING = 1e-14
 _LARGEST_CHANGE = 10.0
 # curvature added relative to its own scale: keeps Cholesky alive when a user has few pairs
 _CURVATURE_FLOOR = 1e-12
+# a step that leaves more of the residual than this is at rounding level: Newton's is quadratic, but
+# scoring, which goes on at an active bound, is not
+_QUADRATIC, _LINEAR = 0.5, 0.999
+# share of the information that the curvature must hold in every direction to be trusted
+_LEAST_SHARE = 0.05
 
 
 class UserFits(NamedTuple):
@@ -38,7 +43,8 @@ class UserFits(NamedTuple):
         rewards: `(T, n)` reward differences at the minimiser, offsets included.
         loss: `(N,)` penalised loss of each user.
         multiplier: `(N,)` of the norm bound.
-        cholesky: `(N, q, q)` of the curvature plus ridge and multiplier.
+        cholesky: `(N, q, q)` of the curvature plus ridge and multiplier; of the information for a
+            user whose curvature is not to be trusted.
         residual: Frobenius norm of all KKT residuals (sums over pairs, not means).
         steps: Newton steps taken.
     """
@@ -107,6 +113,8 @@ def fit_users(
     """
     n_users = start.shape[0]
     ridge_of = jnp.broadcast_to(ridge, (n_users,))[:, None]
+    plain_newton = link.is_log_concave and link.is_smooth
+    progress = _QUADRATIC if plain_newton else _LINEAR
 
     def objective(factors: jax.Array, rewards: jax.Array) -> jax.Array:
         losses = problem.weights * link.loss(rewards, problem.labels)
@@ -126,6 +134,8 @@ def fit_users(
         gradient += ridge_of * factors
         per_tile = jnp.einsum("tn,tna,tnb->tab", bends, projected, projected)
         curvature = sum_over_users(problem, per_tile, n_users)
+        if not plain_newton:
+            curvature = _guarded(problem, projected, rewards, curvature, ridge, link=link)
         mu = ball.multipliers(factors, gradient, radius)
         residuals = jnp.linalg.norm(gradient + mu[:, None] * factors, axis=1)
         return _State(factors, rewards, loss, gradient, curvature, residuals, steps, moving)
@@ -163,7 +173,7 @@ def fit_users(
         new = expand(*at(length), loss, state.steps + 1, state.moving)
         # at rounding level a step changes neither the loss nor, any more, the residual
         lower = loss < state.loss - _ROUNDING * (1.0 + jnp.abs(state.loss))
-        nearer = jnp.linalg.norm(new.residuals) < 0.5 * jnp.linalg.norm(state.residuals)
+        nearer = jnp.linalg.norm(new.residuals) < progress * jnp.linalg.norm(state.residuals)
         return new._replace(moving=lower.any() | nearer)
 
     def unfinished(state: _State) -> jax.Array:
@@ -183,6 +193,28 @@ def fit_users(
         residual=jnp.linalg.norm(last.residuals),
         steps=last.steps,
     )
+
+
+def _guarded(
+    problem: Problem,
+    projected: jax.Array,
+    rewards: jax.Array,
+    curvature: jax.Array,
+    ridge: jax.Array,
+    *,
+    link: Link,
+) -> jax.Array:
+    """The users' curvature where a Newton step may trust it, Fisher's information elsewhere.
+
+    A loss that is not convex, or whose curvature jumps to zero, has points without a Newton step;
+    scoring has none. Near a minimum both lead to it, and the curvature is the faster.
+    """
+    bends = problem.weights * link.information(rewards)
+    per_tile = jnp.einsum("tn,tna,tnb->tab", bends, projected, projected)
+    information = sum_over_users(problem, per_tile, curvature.shape[0])
+    factor = jnp.linalg.cholesky(_regular(curvature - _LEAST_SHARE * information, ridge))
+    trusted = jnp.isfinite(factor).all(axis=(1, 2))  # it is not a number where a root is not real
+    return jnp.where(trusted[:, None, None], curvature, information)
 
 
 def _regular(curvature: jax.Array, ridge: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -10,7 +11,7 @@ from simrlhf import theory
 from simrlhf.core import checks
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult
-from simrlhf.metrics.efficiency import efficiency_limits, label_precision
+from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, label_precision
 from simrlhf.metrics.instance import Instance, measure_instance
 from simrlhf.world import World
 
@@ -26,15 +27,18 @@ def bounds_of_fit(
     Args:
         preferences: what `result` was fitted to.
         result: a `share_b` fit at the world's rank, with the world's `theta_init`.
-        n_pairs: pairs per user that carry weight.
+        n_pairs: pairs per user that carry weight, the number asked for where users differ.
 
     Returns:
         `ceiling` of the distance; `s1`, `s2_a_priori`, `s2_bregman`, `s2_a_posteriori` (bounds of
-        this run's distance; infinite where vacuous by a singular design); `s2_slack`, the
-        certificate `max(F(hat) - F(<>), 0)`; `theorem_4_1`; `limit` and `reward_limit`, the root
-        mean square distance and reward error of the efficiency limits L1 and L2 (NaN with a tail,
-        or where a user's truth is not inside the fit's ball: the limits do not hold there);
-        `wilks`, `2 [loglik(hat) - loglik(*)]`, and its expected value `parameters`.
+        this run's distance; infinite where vacuous by a singular design or a deficient rank, which
+        has `nu = 0`; NaN where NOT_APPLICABLE: `s2_a_priori` under a link that is not log-concave);
+        `s2_slack`, the certificate `max(F(hat) - F(<>), 0)`; `theorem_4_1`, with the mean number of
+        pairs; `limit` and `reward_limit`, the root mean square distance and reward error of the
+        efficiency limits L1 and L2 (NaN with a tail, or where a user's truth is not inside the
+        fit's ball: the limits do not hold there; and where `efficiency_limits` is NaN; `limit` is
+        infinite where the features do not identify the subspace); `wilks`,
+        `2 [loglik(hat) - loglik(*)]`, and its expected value `parameters`, NaN with a deficiency.
 
     Raises:
         InputError: the fit is not `share_b`, or has another `theta_init` than the world.
@@ -50,26 +54,26 @@ def bounds_of_fit(
     )
     config = world.config
     ceiling = theory.distance_ceiling(config.rank, config.d1)
+    if config.deficiency:  # no more sines than the truth has columns
+        ceiling = min(ceiling, math.sqrt(config.true_rank))
+    mean_pairs = float(world.counts(n_pairs).mean())
     diversity = theory.diversity_metrics(world.delta, config.rank)
     instance = measure_instance(world, preferences, result)
     printed = theory.theorem_4_1(
         log_bracketing=theory.log_bracketing_number(
             n_users=config.n_users,
-            n_pairs=n_pairs,
+            n_pairs=mean_pairs,
             d1=config.d1,
             d2=config.d2,
             rank=config.rank,
             delta=DELTA,
         ).value,
         n_users=config.n_users,
-        n_pairs=n_pairs,
-        nu=diversity.nu,
+        n_pairs=mean_pairs,
+        nu=0.0 if config.deficiency else diversity.nu,
         tail_energy=diversity.tail_energy,
         rank=config.rank,
         d1=config.d1,
-    )
-    parameters = theory.parameter_count(
-        "share_b", n_users=config.n_users, d1=config.d1, d2=config.d2, rank=config.rank
     )
     return {
         "ceiling": ceiling,
@@ -80,8 +84,21 @@ def bounds_of_fit(
         "theorem_4_1": printed.value,
         **_limits(world, result, n_pairs),
         "wilks": -2.0 * label_precision(world) * instance.excess_over_truth,
-        "parameters": float(parameters),
+        "parameters": _parameters(world),
     }
+
+
+def _parameters(world: World) -> float:
+    """Dimension of the class as far as the features see it."""
+    config = world.config
+    if config.deficiency:  # the truth is a singular point of the class: Wilks' law fails there
+        return math.nan
+    seen = config.d1 - (config.features == "degenerate")
+    return float(
+        theory.parameter_count(
+            "share_b", n_users=config.n_users, d1=seen, d2=config.d2, rank=config.rank
+        )
+    )
 
 
 def _oracle_inequalities(
@@ -120,7 +137,8 @@ def _limits(world: World, result: FitResult, n_pairs: int) -> dict[str, float]:
     outside = result.norm_bound is not None and _largest_norm(world) >= result.norm_bound
     if world.config.tail > 0 or outside:
         return {"limit": float("nan"), "reward_limit": float("nan")}
-    found = _limits_of_world(world)
+    # with equal users the limits are the same for every n
+    found = _limits_of_world(world, None if world.count_factors is None else n_pairs)
     return {
         "limit": float(np.sqrt(found.subspace / n_pairs)),
         "reward_limit": float(np.sqrt(found.share_b / n_pairs)),
@@ -128,7 +146,9 @@ def _limits(world: World, result: FitResult, n_pairs: int) -> dict[str, float]:
 
 
 # the rows of a world follow one another
-_limits_of_world = lru_cache(maxsize=2)(efficiency_limits)
+@lru_cache(maxsize=2)
+def _limits_of_world(world: World, n_pairs: int | None) -> EfficiencyLimits:
+    return efficiency_limits(world, n_pairs=n_pairs)
 
 
 def _largest_norm(world: World) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 from simrlhf import theory
-from simrlhf.world import World
+from simrlhf.world import World, WorldConfig
+
+# numbers in one array of matrices of side d1 d2 for each user; several live at once
+MOST_IN_MATRICES = 2**26
 
 
 class EfficiencyLimits(NamedTuple):
@@ -15,7 +19,8 @@ class EfficiencyLimits(NamedTuple):
 
     Attributes:
         subspace: L1, of the squared subspace distance; infinite where it is not identified.
-        share_b, oracle: L2, mean over the users of `tr Cov_i`: of the squared reward error.
+        share_b, oracle: L2, mean over the users of `tr(S Cov_i)`: of the squared reward error under
+            the world's features.
     """
 
     subspace: float
@@ -23,34 +28,114 @@ class EfficiencyLimits(NamedTuple):
     oracle: float
 
 
-def efficiency_limits(world: World, users: slice = slice(None)) -> EfficiencyLimits:
+def efficiency_limits(
+    world: World, users: slice = slice(None), *, n_pairs: int | None = None
+) -> EfficiencyLimits:
     """L1 and L2 of `users`, in closed form where there is no base model, from matrices otherwise.
 
-    They hold for a truth without a tail, in the interior of the norm bound.
+    They hold for a truth without a tail, in the interior of the norm bound. NaN where there is no
+    such limit (L1 and L2 of share-B under a deficient rank), where it has no closed form (bounded
+    features under a preference link), and where a base model would take more than 0.5 GB of
+    matrices (`matrix_numbers`).
+
+    Args:
+        users: the users who share a basis, all by default.
+        n_pairs: the mean number of pairs; where users differ it decides the roundings of `n_i / n`,
+            which are taken exactly as `World.count_factors` without it.
     """
     factors = np.einsum("ak,nab->nkb", world.basis, world.delta[users])
-    law = _information_law(world)
-    if not world.theta_init.any():
-        found = theory.isotropic_limits(factors, world.link, d1=world.config.d1, **law)
-        shared, oracle, subspace = found.reward, found.oracle_reward, found.subspace
+    law = information_law(world)
+    if law is None or (world.theta_init.any() and matrix_numbers(world.config) > MOST_IN_MATRICES):
+        return EfficiencyLimits(math.nan, math.nan, math.nan)
+    given = {"precision": label_precision(world), "weights": _weights(world, users, n_pairs)}
+    if world.theta_init.any():
+        found = _from_matrices(world, users, factors, law=law, **given)
+    elif world.feature_root is not None:
+        of = theory.gaussian_limits(
+            world.basis, factors, world.link, root=world.feature_root, **given
+        )
+        found = EfficiencyLimits(
+            of.subspace, float(of.reward.mean()), float(of.oracle_reward.mean())
+        )
     else:
-        informations = law["precision"] * theory.isotropic_fisher(
-            world.theta[users], world.link, law["law"]
+        of = theory.isotropic_limits(factors, world.link, d1=world.config.d1, law=law, **given)
+        found = EfficiencyLimits(
+            of.subspace, float(of.reward.mean()), float(of.oracle_reward.mean())
         )
-        given = (world.basis, factors, informations)
-        shared, oracle = (
-            np.trace(theory.reward_covariances(*given, kind=kind), axis1=1, axis2=2)
-            for kind in ("joint", "oracle")
-        )
+    if world.config.deficiency:  # share-B with columns to spare is no regular problem
+        return found._replace(subspace=math.nan, share_b=math.nan)
+    return found
+
+
+def _from_matrices(
+    world: World,
+    users: slice,
+    factors: np.ndarray,
+    *,
+    law: str,
+    precision: float,
+    weights: np.ndarray | None,
+) -> EfficiencyLimits:
+    """From every user's information, in coordinates in which the features are isotropic."""
+    theta, basis, whitened = world.theta[users], world.basis, factors
+    seen = None
+    if world.feature_root is not None:
+        seen = theory.seen_directions(world.feature_root)
+        theta = seen.T @ theta
+        basis, inner = np.linalg.qr(seen.T @ basis)
+        whitened = inner @ factors
+    informations = precision * theory.isotropic_fisher(theta, world.link, law)
+    given = (basis, whitened, informations, weights)
+    shared, oracle = (
+        np.trace(theory.reward_covariances(*given, kind=kind), axis1=1, axis2=2)
+        for kind in ("joint", "oracle")
+    )
+    if seen is not None and seen.shape[1] < world.config.d1:
+        subspace = math.inf
+    elif seen is not None:  # the distance is measured in the features' own coordinates
+        turn = np.kron(seen, np.eye(world.config.d2))
+        informations = turn @ informations @ turn.T
+        subspace = theory.subspace_limit(world.basis, factors, informations, weights).value
+    else:
         subspace = theory.subspace_limit(*given).value
     return EfficiencyLimits(subspace, float(shared.mean()), float(oracle.mean()))
 
 
+def matrix_numbers(config: WorldConfig) -> int:
+    """Numbers in the largest array that the limits of a world with a base model take."""
+    size, subspace = config.d1 * config.d2, (config.d1 - config.rank) * config.rank
+    return max(config.n_users * size * max(size, subspace), subspace**2)
+
+
+def _weights(world: World, users: slice, n_pairs: int | None) -> np.ndarray | None:
+    if world.count_factors is None:
+        return None
+    if n_pairs is None:
+        return world.count_factors[users]
+    return world.counts(n_pairs)[users] / n_pairs
+
+
 def full_limit(world: World) -> float:
-    """L2 of `full`, which has every truth in its class: the limit of its `n E[reward_error^2]`."""
+    """L2 of `full`, which has every truth in its class: the limit of its `n E[reward_error^2]`.
+
+    NaN where `efficiency_limits` has no closed form.
+    """
+    law = information_law(world)
+    if law is None:
+        return math.nan
+    theta = world.theta
+    if world.feature_root is not None:
+        theta = theory.seen_directions(world.feature_root).T @ theta
     # one row, so the basis is the number 1 and every entry of Theta_i is free
-    free = world.theta.reshape(world.n_users, 1, -1)
-    found = theory.isotropic_limits(free, world.link, d1=1, **_information_law(world))
+    free = theta.reshape(world.n_users, 1, -1)
+    found = theory.isotropic_limits(
+        free,
+        world.link,
+        d1=1,
+        law=law,
+        precision=label_precision(world),
+        weights=world.count_factors,
+    )
     return float(found.full_reward.mean())
 
 
@@ -59,5 +144,11 @@ def label_precision(world: World) -> float:
     return 1.0 if world.link.is_preference else world.config.noise**-2
 
 
-def _information_law(world: World) -> dict[str, Any]:
-    return {"law": world.config.features, "precision": label_precision(world)}
+def information_law(world: World) -> str | None:
+    """The isotropic law behind the features; `None` where the information has no closed form."""
+    if world.config.features == "sphere":
+        return "sphere"
+    # under the identity link the information is 1, and the covariance all that counts
+    if world.config.features == "bounded" and world.link.is_preference:
+        return None
+    return "gaussian"

@@ -13,32 +13,40 @@ def recovery(world: World, result: FitResult) -> dict[str, float]:
     """Distances between the fitted and the true deviations.
 
     Returns:
-        `subspace_distance`: `dist(B_hat, B^<>)` of Definition A.1;
-        `largest_sine`: its spectral version;
-        `reward_error`: `(mean_i E <E_i, x>^2)^{1/2}` with `E_i = Delta_hat_i - Delta_i`; under the
-        worlds' feature laws (`E[vec x vec x'] = I`) the root mean square of `||E_i||_F`;
-        `relative_error`: the same over the root mean square of `||Delta_i||_F`;
+        `subspace_distance`: `||(I - P_hat) B^<>||_F`, which is `dist(B_hat, B^<>)` of Definition
+        A.1 where the ranks agree; with more columns than the truth has, what of it they miss;
+        `largest_sine`: the largest singular value of the same matrix;
+        `reward_error`: `(mean_i E <E_i, x>^2)^{1/2}` with `E_i = Delta_hat_i - Delta_i`, under the
+        world's features: the root mean square of `||S^{1/2} E_i||_F`, `E[vec x vec x'] = S (x) I`;
+        `relative_error`: the same over that of `Delta = 0`;
         `largest_norm`: `max_i ||Delta_hat_i||_F`.
 
     Raises:
-        InputError: the fit is of another shape, or its rank is not the world's.
+        InputError: the fit is of another shape, or its rank is below the world's.
     """
     checks.require(
         result.delta.shape == world.delta.shape,
         f"the fit has delta of shape {result.delta.shape}, the world {world.delta.shape}",
     )
     checks.require(
-        result.basis.shape == world.basis.shape,
+        result.basis.shape[1] >= world.basis.shape[1],
         f"the fit's basis has {result.basis.shape[1]} columns, the world's {world.basis.shape[1]}; "
-        "fit with rank equal to the world's",
+        "fit with rank equal to the world's or above",
     )
     error = result.delta + result.theta_init - world.theta
-    size = float(np.sqrt(np.mean(np.sum(error**2, axis=(1, 2)))))
-    scale = float(np.sqrt(np.mean(np.sum(world.delta**2, axis=(1, 2)))))
+    size, scale = _mean_reward(world, error), _mean_reward(world, world.delta)
+    missed = subspaces.missed_sines(result.basis, world.basis)
     return {
-        "subspace_distance": subspaces.subspace_distance(result.basis, world.basis),
-        "largest_sine": subspaces.subspace_distance(result.basis, world.basis, "spectral"),
+        "subspace_distance": float(np.linalg.norm(missed)),
+        "largest_sine": float(missed.max(initial=0.0)),
         "reward_error": size,
         "relative_error": size / scale,
         "largest_norm": float(np.linalg.norm(result.delta, axis=(1, 2)).max()),
     }
+
+
+def _mean_reward(world: World, matrices: np.ndarray) -> float:
+    """`(mean_i E <M_i, x>^2)^{1/2}`."""
+    root = world.feature_root
+    seen = matrices if root is None else root.T @ matrices
+    return float(np.sqrt(np.mean(np.sum(seen**2, axis=(1, 2)))))

@@ -154,13 +154,13 @@ def _samples(seed: int, draw: Draw) -> dict[int, _Sample]:
     world = make_world(draw.point.world, seed=of_world)
     everything = sample_preferences(world, draw.largest, seed=of_sample)
     sizes = {cell.n_pairs for cell in draw.cells.values()}
-    return {n: _Sample(world, _first(everything, n)) for n in sorted(sizes)}
+    return {n: _Sample(world, _first(everything, world.counts(n))) for n in sorted(sizes)}
 
 
-def _first(everything: Preferences, n_pairs: int) -> Preferences:
-    """The first pairs of every user, the others switched off: same shapes, no new compilation."""
+def _first(everything: Preferences, counts: np.ndarray) -> Preferences:
+    """The first `counts (N,)` pairs, the others switched off: same shapes, no new compilation."""
     place = np.arange(everything.n_total) - everything.offsets[everything.users]
-    return everything.reweighted((place < n_pairs).astype(float))
+    return everything.reweighted((place < counts[everything.users]).astype(float))
 
 
 def _fit_and_measure(cells: list[_Wanted], metrics: tuple[str, ...]) -> list[Row]:
@@ -192,7 +192,8 @@ def _fit(cells: list[_Wanted]) -> list[FitResult]:
     return fit_many(
         [cell.sample.preferences for cell in cells],
         estimator,
-        rank=rank,
+        # its basis has the world's rank, which with a deficiency is below k
+        rank=None if estimator == "oracle" else rank,
         bases=[world.basis for world in worlds] if estimator == "oracle" else None,
         theta_inits=[_base(world, base) for world in worlds],
         **settings,

@@ -57,7 +57,7 @@ def run_describe(
 
     Args:
         data: name of a shipped data set, or path of a file.
-        link: `"logistic"` for preferences, `"identity"` for real responses.
+        link: one of `core.links`: for preferences, or `"identity"` for real responses.
         dimensions, permutations, seed: as in `describe_table`.
         out: folder for `describe.json` (all numbers) and `users.csv` (a row for each user).
 

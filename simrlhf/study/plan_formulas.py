@@ -11,10 +11,10 @@ import numpy as np
 from simrlhf import theory
 from simrlhf.core import checks
 from simrlhf.metrics import efficiency_limits, full_limit
+from simrlhf.metrics.efficiency import MOST_IN_MATRICES, matrix_numbers
 from simrlhf.world import World, WorldConfig, spectra
+from simrlhf.world.config import ISOTROPIC_LAWS
 
-# numbers in the largest array of matrices of side d1 d2 for each user; several live at once
-_MOST_IN_MATRICES = 2**26
 _TOO_MANY = "above 2^53 in all"
 
 Status = Literal["REACHED", "NOT_REACHED", "NONE", "NOT_APPLICABLE"]
@@ -82,6 +82,7 @@ def make_targets(
         "no target: give a subspace distance (distance = 0.3), a reward error (reward_error = "
         "0.5), or both",
     )
+    _require_plannable(config)
     values = spectra.singular_values(config)
     spectra.user_norm_target(config, values)
     targets = []
@@ -103,6 +104,21 @@ def make_targets(
     return targets
 
 
+def _require_plannable(config: WorldConfig) -> None:
+    """Refuse worlds for which the columns of a plan do not mean what they say."""
+    for name, asked in (("count_spread", config.count_spread), ("deficiency", config.deficiency)):
+        checks.require(
+            asked == 0,
+            f"{name} = {asked:g}: a plan counts equal pairs for users of a known sigma_k > 0; set "
+            f"{name} = 0, or sweep n_pairs and read the measured error",
+        )
+    checks.require(
+        config.features in ISOTROPIC_LAWS,
+        f"features = {config.features!r}: a plan turns bounds of ||E||_F into reward errors, which "
+        f"needs E[vec x vec x'] = I; choose one of {', '.join(ISOTROPIC_LAWS)}, or sweep n_pairs",
+    )
+
+
 def require_matrices(config: WorldConfig) -> None:
     """Refuse a world with a base model whose limits would need an array larger than 0.5 GB.
 
@@ -113,12 +129,11 @@ def require_matrices(config: WorldConfig) -> None:
     """
     if config.base_norm == 0.0:
         return
-    size, subspace = config.d1 * config.d2, (config.d1 - config.rank) * config.rank
-    needed = max(config.n_users * size * max(size, subspace), subspace**2)
+    size, needed = config.d1 * config.d2, matrix_numbers(config)
     checks.require(
-        needed <= _MOST_IN_MATRICES,
+        needed <= MOST_IN_MATRICES,
         f"base_norm = {config.base_norm:g}: the limits then take matrices of side d1 d2 = {size} "
-        f"for each user, {needed} numbers in one array, above the limit {_MOST_IN_MATRICES} "
+        f"for each user, {needed} numbers in one array, above the limit {MOST_IN_MATRICES} "
         "(0.5 GB); set base_norm = 0, where closed forms hold at any size, or lower d1, d2 or "
         "n_users",
     )
@@ -146,6 +161,8 @@ def world_limits(worlds: Sequence[World], norm_bound: float | None) -> Limits:
         return Limits({}, f"norms up to {largest:.3g}")
     found = [_traces(world) for world in worlds]
     means = {name: float(np.mean([traces[name] for traces in found])) for name in found[0]}
+    if math.isnan(means["full"]):  # bounded features
+        return Limits({}, "no closed form")
     return Limits(means, "biased by the tail" if worlds[0].config.tail > 0 else "")
 
 

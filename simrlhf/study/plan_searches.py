@@ -178,8 +178,14 @@ def _refused(drawing: Drawing) -> tuple[Status, str] | None:
     # worlds that were asked for this very R meet it up to rounding
     if radius is not None and norm > radius * (1.0 + 1e-9):
         return "NOT_APPLICABLE", f"norms up to {norm:.3g}"
-    floor = theory.curvature_floor(drawing.worlds[0].link, margin=math.inf)
-    return ("NONE", "needs a norm bound") if radius is None and floor == 0.0 else None
+    link = drawing.worlds[0].link
+    if not link.is_log_concave:
+        return "NOT_APPLICABLE", "not log-concave"
+    floor = theory.curvature_floor(link, margin=math.inf)
+    if radius is None and floor == 0.0:
+        return "NONE", "needs a norm bound"
+    flat = theory.curvature_floor(link, margin=1.0) == 0.0
+    return ("NONE", "no curvature") if flat else None
 
 
 def _shortfall(search: _Search, target: Target, drawing: Drawing, found: float) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from simrlhf.core import checks, numerics
+from simrlhf.core import checks, links, numerics
 from simrlhf.data import PairTable, load_shipped, load_table, shipped_datasets
 from simrlhf.estimators import ESTIMATORS
 from simrlhf.study import honest, honest_report, terminal
@@ -34,17 +34,18 @@ def open_data(data: str, *, link: str = "logistic") -> PairTable:
     """A shipped data set by name, or a user's file by path.
 
     Raises:
-        InputError: a name that is neither, another link than a shipped data set has, or a file that
-            cannot be read.
+        InputError: a name that is neither, a link that is unknown, or not for preferences where a
+            shipped data set holds them, or a file that cannot be read.
     """
     path, known = Path(data), shipped_datasets()
     if data not in known and (path.suffix or path.exists()):
         return load_table(data, link=link)
     table = load_shipped(checks.choice("data set", data, known, remedy="or give a file's path"))
     checks.require(
-        link == table.link, f"{data} holds preferences, so its link is {table.link}, not {link}"
+        links.get_link(link).is_preference,
+        f"{data} holds preferences, so its link is {table.link}, not {link}",
     )
-    return table
+    return replace(table, link=link)
 
 
 def evaluate_data(

@@ -29,13 +29,11 @@ WHOLE = {
     "grid.n_pairs",
     "fit.max_iterations",
     *(f"fit.{name}.max_iterations" for name in ESTIMATORS),
-    *(f"world.{field.name}" for field in fields(WorldConfig) if field.type == "int"),
+    *(f"world.{field.name}" for field in fields(WorldConfig) if str(field.type).startswith("int")),
 }
 _NONE = {
-    "world.norm_bound",
-    "world.n_groups",
-    "fit.norm_bound",
-    "fit.penalty",
+    *("world.norm_bound", "world.n_groups", "world.minority_share"),
+    *("fit.norm_bound", "fit.penalty"),
 }
 
 

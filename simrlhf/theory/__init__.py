@@ -6,6 +6,7 @@ Nothing here sees a simulated world, an estimator or a measurement. `vec` is C o
 
 from simrlhf.theory.bracketing import log_bracketing_number
 from simrlhf.theory.diversity import DiversityMetrics, diversity_metrics
+from simrlhf.theory.gaussian_limits import gaussian_limits, seen_directions
 from simrlhf.theory.information import isotropic_fisher
 from simrlhf.theory.ingredients import (
     bregman_divergence,
@@ -29,7 +30,7 @@ from simrlhf.theory.sample_size import (
     smallest_sample,
     theorem_4_1_sample_size,
 )
-from simrlhf.theory.statement import Bound, BoundStatus, make_bound
+from simrlhf.theory.statement import Bound, BoundStatus, make_bound, not_applicable
 from simrlhf.theory.subspaces import (
     distance_ceiling,
     geometry_bound,
@@ -51,6 +52,7 @@ __all__ = [
     "distance_ceiling",
     "diversity_metrics",
     "excess_log_loss",
+    "gaussian_limits",
     "geometry_bound",
     "isotropic_fisher",
     "isotropic_limits",
@@ -58,9 +60,11 @@ __all__ = [
     "log_bracketing_number",
     "make_bound",
     "noise_norm",
+    "not_applicable",
     "oracle_inequality",
     "parameter_count",
     "reward_covariances",
+    "seen_directions",
     "smallest_sample",
     "subspace_limit",
     "theorem_4_1",

@@ -16,6 +16,9 @@ from simrlhf.core import checks, numerics
 from simrlhf.core.links import Link
 from simrlhf.theory.statement import ingredient
 
+# where the curvature of a link that is not log-concave is searched; beyond, it tends to 0
+_FAR, _GRID = 40.0, 2001
+
 
 def noise_norm(scores: np.ndarray, rank: int) -> float:
     """The part of the scores that a matrix of rank 2k can see: `a` of S2.
@@ -89,8 +92,11 @@ def worst_margin(*, norm_bound: float | None, feature_norm: float, init_norm: fl
 def curvature_floor(link: Link, *, margin: float) -> float:
     """Smallest curvature of the loss on `|z| <= margin`, over all labels: `s` of S2.
 
-    The curvature of every link in `core.links` is a quasi-concave function of `z` for either label
-    (as it is for probit), so its minimum over an interval lies at an end.
+    Under the log-concave links of `core.links` the curvature is a quasi-concave function of `z` for
+    either label (under probit it falls in `z`, under Laplace it is 0, jumps and falls), so its
+    minimum over an interval lies at an end. Under a link that is not log-concave the curvature may
+    be negative, as it is beyond some margin: the answer is then negative, and S2 does not apply a
+    priori. It is the minimum over a grid with the ends, exact where it is positive.
 
     Args:
         link: the link of the loss.
@@ -98,10 +104,14 @@ def curvature_floor(link: Link, *, margin: float) -> float:
             priori level, or the largest `|z|` of the run.
     """
     margin = ingredient("margin", margin)
-    ends = np.array([-margin, margin, -margin, margin])
-    labels = np.array([0.0, 0.0, 1.0, 1.0])
+    points = np.array([-margin, margin])
+    if not link.is_log_concave:
+        inside = min(margin, _FAR)
+        points = np.concatenate([points, np.linspace(-inside, inside, _GRID)])
+    labels = np.repeat([0.0, 1.0], points.size)
     with numerics.float64_scope():
-        curvature = np.asarray(link.loss_curvature(jnp.asarray(ends), jnp.asarray(labels)))
+        both = jnp.asarray(np.tile(points, 2))
+        curvature = np.asarray(link.loss_curvature(both, jnp.asarray(labels)))
     return float(curvature.min())
 
 
@@ -145,4 +155,5 @@ def bregman_ratio(divergence: float, error_norm: float) -> float:
     error_norm = checks.real("error_norm", error_norm, low=0.0)
     if error_norm == 0.0:
         return math.nan
-    return max(2.0 * divergence / error_norm**2, 0.0)  # convex: below zero is rounding
+    # below zero is rounding where the loss is convex; where it is not, there is no bound
+    return max(2.0 * divergence / error_norm**2, 0.0)

@@ -82,7 +82,7 @@ def isotropic_limits(
     norms = np.linalg.norm(factors, axis=(1, 2))
     along, across = (precision * v for v in isotropic_values(norms, d1 * d2, link, law))
     spread = np.einsum("i,iab,icb->ac", weights * across, factors, factors)
-    subspace, moved = _through_the_basis(factors, spread, d1 - rank)
+    subspace, moved = through_the_basis(factors, spread, d1 - rank)
     oracle = _trace(rank * d2, along, across) / weights
     return IsotropicLimits(
         subspace=subspace,
@@ -98,8 +98,8 @@ def _trace(size: int, along: np.ndarray, across: np.ndarray) -> np.ndarray:
     return 1.0 / along + others
 
 
-def _through_the_basis(
-    factors: np.ndarray, spread: np.ndarray, outside: int
+def through_the_basis(
+    factors: np.ndarray, spread: np.ndarray, outside: float
 ) -> tuple[float, np.ndarray]:
     """`outside tr S^{-1}` and `outside tr(W_i W_i' S^{-1})`: what not knowing the basis adds."""
     each = np.zeros(factors.shape[0])

@@ -14,6 +14,7 @@ class BoundStatus(StrEnum):
 
     INFORMATIVE = "informative"
     VACUOUS = "vacuous"
+    NOT_APPLICABLE = "not applicable"
 
     @property
     def sentence(self) -> str:
@@ -27,6 +28,10 @@ _SENTENCES = {
         "The value says nothing: it is at or above its trivial ceiling, or one of its ingredients "
         "is infinite or undefined."
     ),
+    BoundStatus.NOT_APPLICABLE: (
+        "The statement assumes what this instance does not have, so it makes no claim here; there "
+        "is no value."
+    ),
 }
 
 
@@ -35,7 +40,8 @@ class Bound:
     """A statement evaluated on plain numbers.
 
     Attributes:
-        value: the right side of the statement; infinite where an ingredient is.
+        value: the right side of the statement; infinite where an ingredient is, NaN where the
+            statement does not apply.
         terms: the named ingredients of the value.
         status: whether the value says anything.
         ceiling: what the bounded quantity never exceeds; infinite where there is no such number.
@@ -62,6 +68,17 @@ def make_bound(value: float, *, terms: dict[str, float], ceiling: float, stateme
     status = BoundStatus.INFORMATIVE if value < ceiling else BoundStatus.VACUOUS
     return Bound(
         value=value, terms=terms, status=status, ceiling=float(ceiling), statement=statement
+    )
+
+
+def not_applicable(*, ceiling: float, statement: str) -> Bound:
+    """Return the `Bound` of a statement whose assumptions fail: no value, no terms."""
+    return Bound(
+        value=math.nan,
+        terms={},
+        status=BoundStatus.NOT_APPLICABLE,
+        ceiling=float(ceiling),
+        statement=statement,
     )
 
 

@@ -30,7 +30,7 @@ import math
 from collections.abc import Mapping
 
 from simrlhf.core import checks
-from simrlhf.theory.statement import Bound, ingredient, make_bound
+from simrlhf.theory.statement import Bound, ingredient, make_bound, not_applicable
 
 GEOMETRY_CASES = ("share_b", "spectral", "above_rank")
 LEVELS = ("a_priori", "bregman", "a_posteriori")
@@ -166,6 +166,7 @@ def oracle_inequality(
             serves all three.
         slack: `e >= F(Delta_hat) - F(Delta^<>)`, not negative: the certificate of the run.
         curvature: `s`, from `curvature_floor`; the loss' curvature on the truth-estimate segments.
+            Negative where the loss is not convex there: S2 a priori is then NOT_APPLICABLE.
         smallest_design, largest_design: `m`, `M`, from `design_extremes`.
         curvature_bound: `L`, on the truth-truncation segments; `link.curvature_bound` will do.
         bregman_ratio: `khat = 2 D(hat, *) / ||E||_F^2`.
@@ -175,8 +176,11 @@ def oracle_inequality(
         A `Bound` of `dist` with terms `curvature_product` (kappa), `noise` (u), `tail` (t), `bias`
         (`sqrt(d / kappa)`), `slack` (`sqrt(2 e / kappa)`), `error` (bound of `||E||_F`) and
         `truncated_error` (bound of `||E'||_F`). VACUOUS when kappa is 0; `m <= 1e-10 M` counts so.
+        The other levels need no convexity: their kappa is measured along the error itself.
     """
     checks.choice("level", level, LEVELS)
+    if level == "a_priori" and curvature is not None and curvature < 0.0:
+        return not_applicable(ceiling=ceiling, statement=f"S2 ({level}), S1")
     given = _given(
         level,
         curvature=curvature,

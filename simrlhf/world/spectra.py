@@ -7,6 +7,7 @@ import heapq
 import numpy as np
 
 from simrlhf.core import checks, subspaces
+from simrlhf.world import populations
 from simrlhf.world.config import EIGENGAP, WorldConfig
 
 # user norms are matched to their targets to this relative accuracy of the squared norm
@@ -14,14 +15,14 @@ _BALANCED = 1e-12
 
 
 def singular_values(config: WorldConfig) -> np.ndarray:
-    """All positive singular values of `Delta*`, descending: the top `k`, then the tail.
+    """All positive singular values of `Delta*`, descending: those of the top `k`, then the tail.
 
     Raises:
         InputError: the tail does not fit below `sigma_k`, or there is no room for one.
     """
-    k = config.rank
+    k = config.true_rank
     # with k = 1 there is one value, sigma_1 = sigma_k, whatever the condition
-    top = config.sigma_k * np.geomspace(config.condition if k > 1 else 1.0, 1.0, k)
+    top = config.smallest_value * np.geomspace(config.condition if k > 1 else 1.0, 1.0, k)
     if config.tail == 0:
         return top
     room = config.largest_rank - k
@@ -65,20 +66,20 @@ def user_norm_target(config: WorldConfig, values: np.ndarray) -> float | None:
 
 def matrix_with_spectrum(
     config: WorldConfig, values: np.ndarray, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """`Delta* (N, d1, d2)` with singular values `values` and Haar directions, and its `B^<>`.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """`Delta* (N, d1, d2)` with singular values `values`, its `B^<>`, and who belongs where.
 
-    Rotating two users' blocks against each other leaves the singular values and the left space as
-    they are; such rotations bring the norms under their limit.
+    Left directions are Haar, right ones as the population has them. Rotating two users' blocks
+    against each other leaves the singular values and the left space as they are; such rotations
+    bring the norms under their limit.
     """
-    columns = config.n_users * config.d2
-    left = _haar(config.d1, values.size, random)
-    right = _haar(columns, values.size, random)
+    left = populations.haar(config.d1, values.size, random)
+    right, memberships = populations.right_directions(config, values.size, random)
     scaled = subspaces.fold((values[:, None] * right.T), config.n_users)
     limit = user_norm_target(config, values)
     if limit is not None:
         scaled = lower_norms(scaled, limit)
-    return left @ scaled, left[:, : config.rank]
+    return left @ scaled, left[:, : config.true_rank], memberships
 
 
 def lower_norms(blocks: np.ndarray, limit: float) -> np.ndarray:
@@ -126,9 +127,3 @@ def _rotation_to(high: np.ndarray, low: np.ndarray, target: float) -> tuple[floa
     t = -(a - target) / denominator if denominator != 0 else 0.0
     cosine = 1.0 / np.sqrt(1.0 + t * t)
     return cosine, t * cosine
-
-
-def _haar(rows: int, columns: int, random: np.random.Generator) -> np.ndarray:
-    """Uniform orthonormal `(rows, columns)`."""
-    q, r = np.linalg.qr(random.standard_normal((rows, columns)))
-    return q * np.sign(np.diagonal(r))

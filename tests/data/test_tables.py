@@ -132,7 +132,7 @@ def test_weights_and_responses_of_any_usual_size_are_kept():
         ({"choice": np.ones(4)}, r"choice has shape \(4,\), expected \(5\)"),
         ({"groups": np.ones(3)}, r"groups has shape \(3,\)"),
         ({"user_ids": np.array([])}, "the table has no pairs"),
-        ({"link": "probit"}, "unknown link 'probit'"),
+        ({"link": "logit"}, "unknown link 'logit'"),
     ],
 )
 def test_inconsistent_tables_are_refused(change, message):

@@ -345,7 +345,7 @@ def test_every_section_is_printed_and_every_number_written(shipped, rng, tmp_pat
         ({"permutations": 18}, r"permutations = 18 must be at least 19; fewer cannot reach"),
         ({"dimensions": -1}, "dimensions = -1 must be at least 0"),
         ({"seed": -1}, "seed = -1 must be at least 0"),
-        ({"link": "probit"}, "unknown link 'probit'"),
+        ({"link": "logit"}, "unknown link 'logit'"),
     ],
 )
 def test_settings_out_of_range_are_refused(rng, tmp_path, settings, message):

@@ -28,7 +28,7 @@ from simrlhf.world import WorldConfig, make_world
         ({"tail_decay": -1.0}, r"tail_decay = -1 must be at least 0"),
         ({"user_norms": "same"}, r"user_norms 'same': choose one of random, equal"),
         ({"features": "gausian"}, r"did you mean 'gaussian'"),
-        ({"link": "probit"}, r"unknown link 'probit': choose one of logistic, identity"),
+        ({"link": "logit"}, r"unknown link 'logit': choose one of logistic, identity, probit"),
         ({"noise": 0.0}, r"noise = 0 must be greater than 0"),
         ({"norm_bound": 0.0}, r"norm_bound = 0 must be greater than 0; or None for no bound"),
     ],
