@@ -9,7 +9,7 @@ from simrlhf.core import checks, links
 
 TAIL_SHAPES = ("flat", "power")
 USER_NORMS = ("random", "equal", "lognormal")
-POPULATIONS = ("haar", "clusters", "mixture", "minority")
+POPULATIONS = ("haar", "core", "clusters", "mixture", "minority")
 # those with E[vec x vec x'] = I, and the others
 ISOTROPIC_LAWS = ("gaussian", "sphere", "bounded")
 FEATURE_LAWS = (*ISOTROPIC_LAWS, "anisotropic", "degenerate")
@@ -41,7 +41,8 @@ class WorldConfig:
         tail_shape: `"flat"` (equal values) or `"power"` (`sigma_{k+j}` proportional to
             `j^-tail_decay`).
         tail_decay: exponent of the power law.
-        population: `"haar"`, directions uniform and users exchangeable; `"clusters"`, the users of
+        population: `"haar"`, directions uniform and users exchangeable; `"core"`, the `W_i` share a
+            right space of dimension k too, `Delta_i = U C_i V'`; `"clusters"`, the users of
             a group share one Delta; `"mixture"`, `Delta_i = sum_j a_ij C_j` with rows
             `a_i ~ Dirichlet(concentration)`; `"minority"`, the last of the directions is carried by
             `minority_share` of the users alone. The tail deviates from all of these.
@@ -161,6 +162,12 @@ class WorldConfig:
                 self.minority_size >= 1,
                 f"minority_share = {self.minority_share or MINORITY_SHARE:g} of N = {self.n_users} "
                 f"is nobody; raise it to at least {1 / self.n_users:.4g}",
+            )
+        elif self.population == "core":
+            checks.require(
+                self.rank < self.d2,
+                f"population = 'core' needs rank < d2, got {self.rank} and {self.d2}: every "
+                "right space has dimension d2 at most; raise d2 or lower rank",
             )
         else:
             self._check_groups()

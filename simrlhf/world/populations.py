@@ -41,6 +41,8 @@ def right_directions(
         factors = np.exp(config.norm_spread * random.standard_normal(config.n_users))
         scales = np.repeat(factors, config.d2)
         leading = _nearest_orthonormal(scales[:, None] * random.standard_normal((rows, top)))
+    elif config.population == "core":
+        leading = _on_a_shared_side(config, top, random)
     elif config.population == "minority":
         memberships = _two_parts(config, random)
         leading = _with_a_minority(config, memberships[:, 1] > 0, top, random)
@@ -95,6 +97,14 @@ def _of_groups(
     else:
         frame = np.linalg.qr(memberships)[0]
     return np.einsum("nk,kbr->nbr", frame, inner).reshape(config.n_users * d2, columns)
+
+
+def _on_a_shared_side(config: WorldConfig, columns: int, random: np.random.Generator) -> np.ndarray:
+    """Blocks `V_0 C_i'` with `V_0 (d2, k)` for all: `Delta_i` lies in one right space as well."""
+    side = haar(config.d2, config.rank, random)
+    cores = haar(config.n_users * config.rank, columns, random)
+    cores = cores.reshape(config.n_users, config.rank, columns)
+    return np.einsum("bk,nkr->nbr", side, cores).reshape(-1, columns)
 
 
 def _two_parts(config: WorldConfig, random: np.random.Generator) -> np.ndarray:

@@ -57,6 +57,17 @@ def test_spectra_are_exact_over_100_random_regimes():
     assert worst_error(config, world.delta, world.basis) > EXACT
 
 
+def test_with_a_core_users_share_their_right_space_and_else_they_do_not():
+    core, haar = (
+        make_world(WorldConfig(n_users=9, d1=7, d2=5, rank=2, population=name), seed=3)
+        for name in ("core", "haar")
+    )
+    ranks = [np.linalg.matrix_rank(np.vstack(list(w.delta)), tol=1e-10) for w in (core, haar)]
+    assert ranks == [2, 5]
+    values = np.linalg.svd(np.hstack(list(core.delta)), compute_uv=False)[:2]
+    np.testing.assert_allclose(values, core.singular_values, rtol=1e-12)
+
+
 @pytest.mark.parametrize("population", ["clusters", "mixture"])
 @pytest.mark.parametrize("d2", [1, 3])
 def test_memberships_explain_every_delta(population, d2):
@@ -151,7 +162,8 @@ def test_unequal_counts_are_nested_and_have_the_mean_asked_for():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"population": "clan"}, r"population 'clan': choose one of haar, clusters"),
+        ({"population": "clan"}, r"population 'clan': choose one of haar, core, clusters"),
+        ({"population": "core", "d2": 2, "rank": 2}, r"needs rank < d2, got 2 and 2"),
         ({"population": "clusters", "norm_bound": 3.0}, r"norm_bound = 3\.0 needs population = "),
         ({"population": "mixture", "user_norms": "equal"}, r"user_norms = 'equal' needs populat"),
         ({"population": "minority", "user_norms": "lognormal"}, r"set user_norms = 'random'"),
