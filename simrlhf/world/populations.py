@@ -65,7 +65,8 @@ def _groups(config: WorldConfig, random: np.random.Generator) -> np.ndarray:
     """Memberships `(N, K)`: rows of one 1 for clusters, Dirichlet for a mixture."""
     n_users, groups = config.n_users, config.groups
     if config.population == "clusters":
-        sizes = _sizes(n_users, groups, config.minority_share and config.minority_size)
+        smallest = None if config.minority_share is None else config.minority_size
+        sizes = _sizes(n_users, groups, smallest)
         return np.eye(groups)[random.permutation(np.repeat(np.arange(groups), sizes))]
     for _ in range(_ATTEMPTS):
         drawn = random.dirichlet(np.full(groups, config.concentration), n_users)

@@ -35,6 +35,7 @@ def objective(prefs, user: int, link: str):
 
     def value(v):
         p, density = probability(link, signs * (x @ v))
+        p = np.maximum(p, 1e-300)  # far outside of the ball
         return float(-np.log(p).sum()), -x.T @ (signs * density / p)
 
     return value
