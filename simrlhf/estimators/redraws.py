@@ -87,20 +87,22 @@ def redraw(
         f"{n_bootstrap} refits of {one:,} numbers each are more than {LARGEST_HELD:,} (2 GB); "
         "lower n_bootstrap, or fit fewer users at once",
     )
-    held: list[FitResult] = []
+    # the rest of a refit is let go of: of classes with a shared basis `delta` is by far the largest
+    kept: list[Any] = []
+    counts: Counter[str] = Counter()
     size = min(_LARGEST_BATCH, max(1, _PIECE // preferences.features.size), n_bootstrap)
     for first in range(0, n_bootstrap, size):
         numbers = range(first, min(first + size, n_bootstrap))
         sources = [_redrawn(preferences, rewards, result, variance, seed, b) for b in numbers]
-        held += fit_many(
+        refits = fit_many(
             sources, estimator, **_settings(result, estimator, len(sources)), **settings
         )
-    counts = Counter(refit.status.name for refit in held)
+        counts.update(refit.status.name for refit in refits)
+        kept += [refit.factors if shared else refit.delta for refit in refits]
     if shared:
-        found: list[Any] = [refit.factors for refit in held]
-        bases, weights = np.stack([f.basis for f in found]), np.stack([f.weights for f in found])
+        bases, weights = np.stack([f.basis for f in kept]), np.stack([f.weights for f in kept])
         return Redraws(bases, weights, None), counts
-    return Redraws(None, None, np.stack([refit.delta for refit in held])), counts
+    return Redraws(None, None, np.stack(kept)), counts
 
 
 def _settings(result: FitResult, estimator: Any, count: int) -> dict[str, Any]:

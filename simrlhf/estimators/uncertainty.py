@@ -144,6 +144,7 @@ def standard_errors(
 
     `bootstrap` draws labels from the fitted rewards (same features), refits with the same class,
     rank, bound, ridge and base, and takes standard deviations; it serves every estimator.
+    `theta_init` counts as known in both, also where `fit` found it.
 
     Fails when the users have few pairs, the norm bound is active, the truth lies outside the class
     or the users are separated: `note` tells those that can be seen. Singular informations give

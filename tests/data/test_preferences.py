@@ -151,6 +151,20 @@ def test_reweighting_keeps_the_shapes_that_kernels_see():
         made.reweighted((made.users == 1).astype(float))
 
 
+def test_relabelling_changes_the_labels_alone():
+    user, x, y, *_ = random_pairs([3, 2])
+    weights = np.array([1.0, 2.0, 0.0, 1.0, 3.0])
+    made = Preferences.from_pairs(user, x, y, weights)
+    other = made.relabelled(1.0 - made.labels)
+    np.testing.assert_array_equal(other.labels, 1.0 - made.labels)
+    np.testing.assert_array_equal(other.weights, made.weights)
+    assert other.features is made.features
+    with pytest.raises(InputError, match=r"labels has shape \(4,\), expected \(5\)"):
+        made.relabelled(np.ones(4))
+    with pytest.raises(InputError, match=r"label 2 lies outside \[0, 1\]"):
+        made.relabelled(np.full(5, 2.0))
+
+
 def test_users_may_be_ordered_by_the_caller():
     made = Preferences.from_pairs(["b", "a", "b"], np.eye(3), np.array([1, 0, 1]), users=["b", "a"])
     np.testing.assert_array_equal(made.user_ids, ["b", "a"])
