@@ -14,9 +14,11 @@ from simrlhf.estimators.result import DiagonalFactors
 from simrlhf.estimators.shared_core import Sides, both_spaces
 from simrlhf.estimators.variable_projection import Shape, solve_projected
 
-# the best of so many starts, each to this tolerance, is taken to the end
-_STARTS = 16
-_ROUGH = 1e-5
+# the best of so many starts, each to this tolerance or so many steps, is taken to the end: where
+# rank-one rewards approach one another (degeneracy), a start would crawl for ever
+_STARTS = 10
+_ROUGH = 1e-4
+_ROUGH_STEPS = 20
 # added to the Gram matrix of the rank-one rewards, which degenerate where two become one
 _FLOOR = 1e-12
 
@@ -55,11 +57,18 @@ _SHAPE = Shape(_features, _retract, _tangent, size=lambda _, rank: rank)
 
 
 def _shared_diag(problem: Problem, turns: jax.Array, limits: Limits, model: Model) -> Answer:
-    """The best of several starts inside the top spaces of the score, `turns (S, 2, k, k)`."""
+    """The best of several starts inside the top spaces of the score, `turns (S, 2, k, k)`.
+
+    A minimum need not exist: two rank-one rewards may grow ever more alike while their weights grow
+    with opposite signs (degeneracy of CP). The fit then ends STALLED or at `max_iterations`.
+    """
     link, n_users, rank = model
     spaces = both_spaces(problem, link=link, n_users=n_users, rank=rank)
 
-    rough = limits._replace(tolerance=jnp.maximum(limits.tolerance, _ROUGH))
+    rough = limits._replace(
+        tolerance=jnp.maximum(limits.tolerance, _ROUGH),
+        max_iterations=jnp.minimum(limits.max_iterations, _ROUGH_STEPS),
+    )
 
     def from_turn(turn: jax.Array):
         start = (spaces[0] @ turn[0], spaces[1] @ turn[1])
