@@ -53,7 +53,7 @@ def _penalty(request: Request) -> np.ndarray | jax.Array:
     regression the noise has the labels' mean square about the base, which counts signal too.
     """
     if request.penalty is not None:
-        return np.float64(request.penalty)
+        return np.asarray(request.penalty)
     key = streams.stream(request.seed, "nuclear penalty")
     return _noise_norm(request.problem, key, link=request.link, n_users=request.n_users)
 

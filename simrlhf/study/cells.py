@@ -195,15 +195,14 @@ def _fit(cells: list[_Wanted]) -> list[FitResult]:
         # its basis has the world's rank, which with a deficiency is below k
         rank=None if estimator == "oracle" else rank,
         bases=[world.basis for world in worlds] if estimator == "oracle" else None,
-        theta_inits=[_base(world, base) for world in worlds],
+        theta_inits="global" if base == "global" else [_base(world, base) for world in worlds],
         **settings,
     )
 
 
-def _base(world: World, told: str) -> np.ndarray | str | None:
-    if told == "known":
-        return world.theta_init if world.theta_init.any() else None
-    return "global" if told == "global" else None
+def _base(world: World, told: str) -> np.ndarray | None:
+    known = told == "known" and world.theta_init.any()
+    return world.theta_init if known else None
 
 
 def _measure(wanted: _Wanted, result: FitResult, metrics: tuple[str, ...], seconds: float) -> Row:
