@@ -21,7 +21,8 @@ from simrlhf.estimators.rank_choice import RankChoice
 from simrlhf.sampling import sample_preferences
 
 RELATIVE = 1e-7
-IN_ONE_PIECE = [name for name, entry in ESTIMATORS.items() if isinstance(entry.run, Kernel)]
+# all settings of these; of the classes that share their solvers, one setting of a few
+FIRST = ("share_b", "local", "global", "full", "oracle")
 # numbers of a batch that need no compilation of their own
 SETTINGS = {
     "free": {},
@@ -97,7 +98,7 @@ def batches(monkeypatch):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("estimator", IN_ONE_PIECE)
+@pytest.mark.parametrize("estimator", FIRST)
 def test_a_batch_is_the_loop_and_the_loop_is_fit(wide, members, batches, estimator, setting):
     settings = {"rank": 1 if estimator == "local" else 2, **SETTINGS[setting]}
     settings |= known(estimator, wide, len(members))
@@ -124,6 +125,26 @@ def test_a_batch_is_the_loop_and_the_loop_is_fit(wide, members, batches, estimat
     # members are told apart: a neighbour's answer would not pass
     assert np.abs(batch[0].delta - batch[1].delta).max() > 1e-3
     assert np.abs(batch[0].delta - batch[3].delta).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("estimator", "settings"),
+    [
+        ("shared_core", {"norm_bound": 1.2}),
+        ("nuclear", {"penalty": 6.0}),
+        ("simplex", {"ridge": 2.0}),
+    ],
+)
+def test_other_classes_run_as_a_batch(wide, members, batches, estimator, settings):
+    """The soft starts, gaps and affine spaces of these are functions of arrays too."""
+    two = [members[0], members[3]]
+    batch = fit_many(two, estimator, rank=2, how="vmap", **settings)
+    assert batches == [(2, 1)]
+    for found, expected in zip(batch, alone(two, estimator, rank=2, **settings), strict=True):
+        # both end below the tolerance, at points that differ by it over the curvature
+        assert found.status is expected.status is FitStatus.CONVERGED
+        np.testing.assert_allclose(found.delta, expected.delta, rtol=0, atol=1e-4)
+    assert np.abs(batch[0].delta - batch[1].delta).max() > 1e-3
 
 
 def test_every_member_has_its_own_base_reward_and_basis(wide, members, batches):
@@ -282,7 +303,7 @@ def test_a_rank_is_chosen_for_every_source(narrow, monkeypatch, batches):
     sources = [sample_preferences(narrow.world, 40, seed=s) for s in range(4)]
     chosen = {id(source): 1 + place % 2 for place, source in enumerate(sources)}
 
-    def choose(source, _fit_rank, *, seed):
+    def choose(source, _fit_rank, *, seed, largest):
         assert seed == 3
         return RankChoice(chosen[id(source)], *[np.zeros(0)] * 3)
 
