@@ -6,7 +6,7 @@ from simrlhf.estimators.classes import ESTIMATORS
 from simrlhf.estimators.estimator import Estimator, Outcome, Request
 from simrlhf.estimators.fitting import fit, list_estimators
 from simrlhf.estimators.new_users import adapt_users
-from simrlhf.estimators.requests import check_size
+from simrlhf.estimators.requests import check_shape
 from simrlhf.estimators.result import Evaluation, FitResult, FitStatus, load_fit
 from simrlhf.estimators.training import Training, train_first_order
 from simrlhf.estimators.training_settings import TrainingSettings
@@ -25,7 +25,7 @@ __all__ = [
     "Training",
     "TrainingSettings",
     "adapt_users",
-    "check_size",
+    "check_shape",
     "fit",
     "fit_many",
     "list_estimators",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from simrlhf.core import checks
@@ -67,7 +69,7 @@ def check_request(
             f"{entry.name} takes no {name}; it takes "
             f"{' and '.join(entry.accepts) or 'no penalty and no bound'}: leave {name} out",
         )
-    entry.check(request)
+    _check_class(entry, request)
     return request
 
 
@@ -82,6 +84,71 @@ def check_size(entry: Estimator, *, d1: int, d2: int) -> None:
         side <= _LARGEST_SIDE,
         f"{entry.name} forms a matrix of side {side:,} from features of {d1:,} x {d2:,}, above the "
         f"limit {_LARGEST_SIDE} (2 GB); reduce the features, for instance by principal components",
+    )
+
+
+class _Shape(NamedTuple):
+    """What classes ask of a source before there is one."""
+
+    n_users: int
+    d1: int
+    d2: int
+
+
+def check_shape(
+    entry: Estimator,
+    *,
+    n_users: int,
+    d1: int,
+    d2: int,
+    rank: int,
+    link: str = "logistic",
+    norm_bound: float | None = None,
+    ridge: float = 0.0,
+) -> None:
+    """Refuse what `fit` would refuse of an estimator on data of this shape, before there are any.
+
+    Raises:
+        InputError: as `check_request`, for sizes, rank and link.
+    """
+    check_size(entry, d1=d1, d2=d2)
+    source: Any = _Shape(n_users, d1, d2)
+    _check_class(
+        entry,
+        Request(
+            source=source,
+            link=get_link(link),
+            rank=checks.integer("rank", rank, low=1),
+            radius=_radius(norm_bound),
+            ridge=ridge,
+            penalty=None,
+            init="spectral",
+            basis=None,
+            theta_init=np.zeros((d1, d2)),
+            tolerance=1.0,
+            max_iterations=1,
+            seed=0,
+        ),
+    )
+
+
+def _check_class(entry: Estimator, request: Request) -> None:
+    """What the class says of the request, then its largest rank: the class knows the reason."""
+    source, rank = request.source, max(request.rank, 1)  # 0 while it is to be chosen
+    entry.check(request._replace(rank=rank))
+    checks.integer(
+        "rank",
+        rank,
+        low=1,
+        high=entry.rank_limit(source),
+        remedy=_limit(entry, source),
+    )
+
+
+def _limit(entry: Estimator, source: PreferenceSource) -> str:
+    return (
+        f"the limit of {entry.name} for {source.n_users} users and d1 x d2 = {source.d1} x "
+        f"{source.d2} is {entry.rank_limit(source)}"
     )
 
 
@@ -157,11 +224,4 @@ def _rank(
         )
         return min(largest, preferences.d2) if entry.name == "global" else largest
     checks.require(not isinstance(rank, str), f'rank must be an integer or "auto", got {rank!r}')
-    return checks.integer(
-        "rank",
-        rank,
-        low=1,
-        high=largest,
-        remedy=f"the limit of {entry.name} for {preferences.n_users} users and d1 x d2 = "
-        f"{preferences.d1} x {preferences.d2}",
-    )
+    return checks.integer("rank", rank, low=1, remedy=_limit(entry, preferences))

@@ -36,7 +36,7 @@ def _finish(request: Request, answer: Answer) -> Outcome:
 
 
 def _limit(source: PreferenceSource) -> int:
-    return min(source.d2, source.n_users * source.d1)
+    return max(1, min(source.d2 - 1, source.n_users * source.d1))
 
 
 def _check(request: Request) -> None:

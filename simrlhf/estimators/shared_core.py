@@ -92,7 +92,7 @@ def _directions(cores: np.ndarray) -> np.ndarray:
 
 
 def _limit(source: PreferenceSource) -> int:
-    return min(source.d1, source.d2)
+    return max(1, min(source.d1, source.d2) - 1)
 
 
 def _check(request: Request) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from simrlhf.core import checks
 from simrlhf.data import text
 from simrlhf.data.preferences import Preferences
 from simrlhf.data.tables import PairTable
-from simrlhf.estimators import ESTIMATORS
+from simrlhf.estimators import ESTIMATORS, Estimator, check_shape
 
 REFERENCE = "global"
 
@@ -86,6 +87,13 @@ def choose_lineup(table: PairTable, settings: HonestSettings) -> tuple[list[str]
     if "share_b" in wanted and d1 == 1:
         same_as["share_b"] = "full"
     fitted = [name for name in wanted if name not in same_as]
+    n_users = np.unique(table.user_ids).size
+    for entry in (ESTIMATORS[name] for name in fitted if ESTIMATORS[name].needs_rank):
+        if not _possible(entry, settings, n_users, d1, d2) and entry.name not in (
+            "share_b",
+            "local",
+        ):
+            _check(entry, settings, min(settings.ranks), n_users, d1, d2)  # says why
     return list(dict.fromkeys([*fitted, *same_as.values()])), same_as
 
 
@@ -108,9 +116,36 @@ def candidates(name: str, pairs: Preferences, settings: HonestSettings) -> list[
     ridges = settings.ridges if "ridge" in entry.accepts else (0.0,)
     if name in ("global", "local"):  # one LoRA cannot have a higher rank
         largest = min(pairs.d1, pairs.d2)
+        ranks = [rank for rank in settings.ranks if rank <= largest] or [largest]
     elif entry.needs_rank:
-        largest = entry.rank_limit(pairs)
+        shape = (pairs.n_users, pairs.d1, pairs.d2)
+        ranks = _possible(entry, settings, *shape) or [min(pairs.d1, entry.rank_limit(pairs))]
     else:
         return [Setting(None, ridge) for ridge in ridges]
-    ranks = [rank for rank in settings.ranks if rank <= largest] or [largest]
     return [Setting(rank, ridge) for rank in ranks for ridge in ridges]
+
+
+def _possible(
+    entry: Estimator, settings: HonestSettings, n_users: int, d1: int, d2: int
+) -> list[int]:
+    """The ranks of the settings that a class takes on data of a shape."""
+    found = []
+    for rank in settings.ranks:
+        with suppress(checks.InputError):
+            _check(entry, settings, rank, n_users, d1, d2)
+            found.append(rank)
+    return found
+
+
+def _check(
+    entry: Estimator, settings: HonestSettings, rank: int, n_users: int, d1: int, d2: int
+) -> None:
+    check_shape(
+        entry,
+        n_users=n_users,
+        d1=d1,
+        d2=d2,
+        rank=rank,
+        norm_bound=settings.norm_bound,
+        ridge=max(settings.ridges),
+    )

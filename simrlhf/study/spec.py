@@ -41,10 +41,17 @@ from pathlib import Path
 from typing import Any
 
 from simrlhf.core import checks
-from simrlhf.estimators import ESTIMATORS, check_size
+from simrlhf.estimators import ESTIMATORS, check_shape
 from simrlhf.study import axes, shipped
 from simrlhf.study.axes import Point
-from simrlhf.study.cells import BASES, CELLS, DEFAULT_METRICS, LIMITED, METRICS
+from simrlhf.study.cells import (
+    BASES,
+    CELLS,
+    DEFAULT_METRICS,
+    LIMITED,
+    METRICS,
+    settings_of,
+)
 from simrlhf.study.settings import WHOLE, file_digest, or_none, read_settings, resolve
 from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
@@ -140,9 +147,9 @@ def build_study(
     for metric in metrics:
         checks.choice("metric", metric, METRICS)
     points = _points(settings)
-    for d1, d2 in {(point.world.d1, point.world.d2) for point in points}:
+    for point in points:
         for estimator in estimators:
-            check_size(ESTIMATORS[estimator], d1=d1, d2=d2)
+            _check_class(point, estimator)
     return StudySpec(
         name=name,
         title=settings["title"],
@@ -225,6 +232,23 @@ def _check_setting(key: str, name: str, value: Any) -> None:
     else:
         known = {"init": ("spectral", "random"), "theta_init": BASES}
         checks.choice(key, value, known[name])
+
+
+def _check_class(point: Point, estimator: str) -> None:
+    """Refuse an estimator that cannot take a point's shape: every row of it would fail."""
+    world, settings = point.world, dict(settings_of(point.fit, estimator))
+    if estimator == "oracle":  # its basis comes from the world
+        return
+    check_shape(
+        ESTIMATORS[estimator],
+        n_users=world.n_users,
+        d1=world.d1,
+        d2=world.d2,
+        rank=world.rank,
+        link=world.link,
+        norm_bound=settings.get("norm_bound"),
+        ridge=settings.get("ridge", 0.0),
+    )
 
 
 def _world(table: Mapping[str, Any]) -> WorldConfig:

@@ -212,3 +212,19 @@ def test_settings_of_one_estimator_go_to_it_and_common_ones_to_those_that_take_t
     ):
         with pytest.raises(InputError, match=message):
             load_study(path, overrides=[wrong])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("estimators=['share_a']", r"share_a with rank 2 >= d2 = 1 .* it is the full model"),
+        ("estimators=['shared_diag']", r"shared_diag .*it is share_b"),
+        ("estimators=['shared_core']", r"shared_core with rank 2 .* ask for share_b"),
+        ("estimators=['global_plus_local']", r"neither ridge nor norm_bound"),
+    ],
+)
+def test_a_class_that_cannot_take_a_points_shape_is_refused_before_any_work(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_study(_write(tmp_path), overrides=[override])
