@@ -158,12 +158,12 @@ def fit(
 
     Example: simrlhf fit ukpconvarg1 --estimator share_b --rank auto
 
-    Every estimator is evaluated beside the one asked for; rank and ridge are chosen on validation
-    groups, the table is of test groups.
+    share_b, global, full and local are evaluated beside the one asked for; rank and ridge are
+    chosen on validation groups, the table is of test groups.
 
     Args:
         data: name of a shipped data set (ukpconvarg1), or a parquet, csv, jsonl or npz file.
-        estimator: the one whose model is kept (share_b, local, global, full).
+        estimator: the one whose model is kept; any but oracle.
         rank: auto, a number, or numbers to choose from as 1,2,4.
         ridge: auto, a number, or numbers to choose from as 1,10,100.
         norm_bound: R in ||Delta_i||_F <= R; none by default.

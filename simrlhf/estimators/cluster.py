@@ -33,6 +33,7 @@ class _Ending(NamedTuple):
     fits: UserFits
     loss: float
     rounds: int
+    gain: float
 
 
 class _Search:
@@ -55,10 +56,12 @@ class _Search:
                 return known
             fits = self._centres(assignment)
             rounds += 1
-            ending = _Ending(assignment, fits, float(fits.loss.sum()) / self.total, rounds)
-            self._seen[assignment.tobytes()] = ending
-            moved = self._reassign(assignment, np.asarray(fits.factors))
-            if rounds >= self._request.max_iterations or np.array_equal(moved, assignment):
+            moved, gain = self._reassign(assignment, np.asarray(fits.factors))
+            loss = float(fits.loss.sum()) / self.total
+            ending = _Ending(assignment, fits, loss, rounds, gain / self.total)
+            settled = np.array_equal(moved, assignment)
+            if settled or rounds >= self._request.max_iterations:
+                self._seen[assignment.tobytes()] = ending
                 return ending
             assignment = moved
 
@@ -83,8 +86,11 @@ class _Search:
         self.passes += 1 + _PASSES_PER_STEP * float(fits.steps)
         return fits
 
-    def _reassign(self, assignment: np.ndarray, centres: np.ndarray) -> np.ndarray:
-        """Everybody to the centre under which his answers are likeliest; no cluster left empty."""
+    def _reassign(self, assignment: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, float]:
+        """Everybody to the centre under which his answers are likeliest; no cluster left empty.
+
+        Returns the partition, and what its moves gain while the centres stay.
+        """
         request = self._request
         losses = np.asarray(
             _loss_under(
@@ -98,15 +104,18 @@ class _Search:
         gain = here - losses.min(axis=1)
         pays = gain > _ROUNDING * (1.0 + np.abs(here))
         moved = np.where(pays, losses.argmin(axis=1), assignment)
-        return _without_empty(moved, losses[everybody, moved], request.rank)
+        partition = _without_empty(moved, losses[everybody, moved], request.rank)
+        return partition, float(gain[pays].sum())
 
 
 def _cluster(request: Request) -> Outcome:
     """The best of several runs of Algorithm 3.
 
     Ends where every centre is its users' optimum and no user gains by moving alone while centres
-    stay: a local optimum, of which there are many. Fails where users differ continuously, and where
-    so few pairs are given that users cannot be told apart.
+    stay: a local optimum, of which there are many. The certificate is the residual of the centres
+    and, where `max_iterations` cut the run short, the mean loss that moves would still gain.
+    Fails where users differ continuously, and where so few pairs are given that users cannot be
+    told apart.
     """
     search = _Search(request)
     endings = [search.run(start) for start in _starts(search, request)]
@@ -122,7 +131,8 @@ def _cluster(request: Request) -> Outcome:
     separated = np.zeros(request.rank, bool)
     if free:
         separated = np.asarray(separated_mask(search.pooled(assignment), jnp.asarray(centres)))
-    gradient = float(best.fits.residual) / search.total
+    # zero once nobody wants to move
+    gradient = float(np.hypot(best.fits.residual / search.total, best.gain))
     return Outcome(
         delta=centres[assignment],
         basis=None,
@@ -130,7 +140,7 @@ def _cluster(request: Request) -> Outcome:
         multipliers=multipliers[assignment],
         loss=best.loss,
         gradient=gradient,
-        stalled=gradient > request.tolerance,
+        stalled=best.rounds < request.max_iterations,
         iterations=best.rounds,
         data_passes=search.passes,
         note=f"the best of {len(endings)} starts; clusters of {', '.join(map(str, sizes))} users",
@@ -180,14 +190,14 @@ def _starts(search: _Search, request: Request) -> list[np.ndarray]:
         return [np.arange(n_users) % k]
     random = streams.generator(request.seed, "clusters")
     directions = _directions(search, request)
-    found = []
-    for _ in range(_KMEANS_STARTS):
-        places = (
+    _, kinds = np.unique(directions, axis=0, return_inverse=True)
+    if kinds.max() < k:  # users with the same answers belong together
+        found = [kinds.ravel()]
+    else:
+        found = [
             scipy.cluster.vq.kmeans2(directions, k, minit="++", seed=random, missing="raise")[1]
-            if len(np.unique(directions, axis=0)) >= k
-            else np.arange(n_users) % k
-        )
-        found.append(places)
+            for _ in range(_KMEANS_STARTS)
+        ]
     found += [random.permutation(np.arange(n_users) % k) for _ in range(_RANDOM_STARTS)]
     return [_without_empty(places, random.random(n_users), k) for places in found]
 
@@ -235,7 +245,7 @@ def _limit(source: PreferenceSource) -> int:
 
 
 def _check(request: Request) -> None:
-    # curvature of every tile, before the tiles of a cluster are added up
+    # curvature of every tile (a user has one, or a few), before those of a cluster are added up
     side = request.source.d1 * request.source.d2
     needed = 8 * request.n_users * side**2
     checks.require(

@@ -20,7 +20,7 @@ import numpy as np
 from simrlhf.core import checks
 from simrlhf.core.links import Link
 from simrlhf.estimators.estimator import Estimator, Outcome, Request, both_sides
-from simrlhf.estimators.problem import Problem
+from simrlhf.estimators.problem import PreferenceSource, Problem
 from simrlhf.estimators.result import FreeFactors
 
 
@@ -37,6 +37,11 @@ def custom_estimator(function: Callable[[Request], np.ndarray | Outcome]) -> Est
 
     def run(request: Request) -> Outcome:
         answer = function(request)
+        checks.require(
+            (answer is not None and not hasattr(answer, "delta")) or isinstance(answer, Outcome),
+            f"{name} returned {type(answer).__name__}, expected (N, d1, d2) deviations (the .delta "
+            "of a fit) or a simrlhf.estimators.Outcome",
+        )
         if isinstance(answer, Outcome):
             return answer
         delta = checks.numbers(f"what {name} returned", answer)
@@ -44,6 +49,8 @@ def custom_estimator(function: Callable[[Request], np.ndarray | Outcome]) -> Est
         checks.shape(f"what {name} returned", delta, shape, remedy="(N, d1, d2) deviations")
         checks.finite(f"what {name} returned", delta)
         loss = float(mean_loss(request.problem, jnp.asarray(delta), request.link))
+        longest = float(np.linalg.norm(delta, axis=(1, 2)).max())
+        outside = longest > request.radius * (1 + 1e-9)
         return Outcome(
             delta=delta,
             basis=None,
@@ -55,9 +62,19 @@ def custom_estimator(function: Callable[[Request], np.ndarray | Outcome]) -> Est
             iterations=0,
             data_passes=0.0,
             neg_log_likelihood=loss,
+            note=f"the largest norm {longest:.4g} exceeds norm_bound = {request.radius:g}"
+            if outside
+            else "",
         )
 
-    return Estimator(name, "A function of yours.", "yours", run, side=both_sides)
+    return Estimator(
+        name, "A function of yours.", "yours", run, rank_limit=_any_rank, side=both_sides
+    )
+
+
+def _any_rank(source: PreferenceSource) -> int:
+    """What a rank counts is the function's own: directions, users, groups."""
+    return max(source.d1 * source.d2, source.n_users * source.d2)
 
 
 def mean_loss(problem: Problem, delta: jax.Array, link: Link) -> jax.Array:

@@ -127,7 +127,7 @@ def _any_request(_: Request) -> None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimator:
     """An entry of `list_estimators()`: what it is, where it comes from, how it is run.
 
@@ -153,3 +153,6 @@ class Estimator:
     side: Callable[[int, int], int] = left_side
     reads_base: bool = True
     check: Callable[[Request], None] = _any_request
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.sentence} [{self.reference}]"

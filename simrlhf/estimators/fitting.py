@@ -30,6 +30,9 @@ from simrlhf.estimators.problem import PreferenceSource
 from simrlhf.estimators.requests import check_request
 from simrlhf.estimators.result import FitResult, FitStatus, PooledFactors
 
+# Newton steps that the base reward of theta_init="global" may take at least
+_BASE_ITERATIONS = 200
+
 
 def fit(
     preferences: PreferenceSource,
@@ -58,7 +61,9 @@ def fit(
         norm_bound: `R` in `||Delta_i||_F <= R` for every user, part of the class; `None` for none.
         ridge: penalty `(ridge / 2) sum_i ||Delta_i||_F^2` on the summed loss, in units of pairs.
         penalty: `lambda` of `nuclear`, on the summed loss.
-        init: start of `share_b`: `"spectral"`, `"random"` or a `(d1, k)` basis.
+        init: start of `share_b`, `share_a`, `shared_rep` and `least_squares`: `"spectral"`,
+            `"random"`, or a basis `(d1, k)` (`(d2, k)`, `(d1 d2, k)` for the middle two). The other
+            classes have starts of their own.
         basis: the known basis `(d1, k)` of `oracle`.
         theta_init: base reward `(d1, d2)`, zero by default; `delta` is the deviation from it.
             `"global"` fits it first: `global` without rank, bound or ridge, which are about the
@@ -66,7 +71,8 @@ def fit(
             Where users differ the pooled base is biased, and what it misses is one more direction
             of the deviations: the error then has a floor in n that rank k + 1 without a base has
             not (N=16, d1=12, k=2, n=800, 30 seeds: .301 against .221 at a true base of norm 1).
-        max_iterations: limit of outer iterations; each is a Newton step.
+        max_iterations: limit of outer iterations; each is a Newton step (for `nuclear` ten steps,
+            for `cluster` a round, for `first_order` an epoch).
         tol: the fit has converged when the KKT residual of the mean loss is at most this. It is
             absolute and carries the features' scale: bring them to order one (`simrlhf fit` does).
         seed: of `init="random"` and of the folds of `rank="auto"`.
@@ -146,6 +152,8 @@ def base_request(request: Request) -> Request:
         init="spectral",
         basis=None,
         waits_for_base=False,
+        # the limit of the fit may count epochs, or be meant to cut it short
+        max_iterations=max(request.max_iterations, _BASE_ITERATIONS),
     )
 
 
@@ -184,7 +192,7 @@ def result_of(entry: Estimator, request: Request, outcome: Outcome) -> FitResult
         neg_log_likelihood=likelihood,
         gradient_norm=outcome.gradient,
         status=status,
-        message=_message(status, outcome, separated, base),
+        message=_message(entry, status, outcome, separated, base),
         iterations=outcome.iterations,
         data_passes=outcome.data_passes
         + (request.base is not None)
@@ -208,9 +216,16 @@ def _status(outcome: Outcome, tol: float, separated: bool) -> FitStatus:
     return FitStatus.STALLED if outcome.stalled else FitStatus.MAX_ITERATIONS
 
 
-def _message(status: FitStatus, outcome: Outcome, separated: int, base: FittedBase | None) -> str:
+def _message(
+    entry: Estimator,
+    status: FitStatus,
+    outcome: Outcome,
+    separated: int,
+    base: FittedBase | None,
+) -> str:
     n_users = outcome.delta.shape[0]
-    parts = [status.sentence]
+    holds = " or ".join(entry.accepts) or "norm_bound or ridge with another estimator"
+    parts = [status.sentence.replace("norm_bound or ridge", holds)]
     active = int((outcome.multipliers > 0).sum())
     if separated:
         parts.append(f"{separated} of {n_users} users are separated")

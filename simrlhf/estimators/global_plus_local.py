@@ -79,6 +79,9 @@ def _global_plus_local(problem: Problem, _: None, limits: Limits, model: Model) 
         stalled=found.stalled,
         iterations=found.iterations,
         data_passes=found.data_passes + (0 if free else 1),
+        growing=own,
+        # nothing holds the common part
+        together=jnp.broadcast_to(shared[None], own.shape),
     )
 
 

@@ -45,7 +45,9 @@ class Answer(NamedTuple):
 
     `delta` is `(N, d1, d2)`, `multipliers` `(N,)`, the rest but `parts` are numbers. `growing` is
     what every user may scale alone, by which separated users are known: `delta` where not given,
-    zero where labels cannot send the fit to infinity.
+    zero where labels cannot send the fit to infinity. `together` is what all users can only scale
+    at once, `(N, d1, d2)`, whatever ridge and bound hold the rest: right for every pair, it
+    separates everybody.
     """
 
     delta: jax.Array
@@ -57,6 +59,7 @@ class Answer(NamedTuple):
     iterations: jax.Array
     data_passes: jax.Array
     growing: jax.Array | None = None
+    together: jax.Array | None = None
 
     def outcome(self, factors: Factors, *, note: str = "") -> Outcome:
         """The outcome, once the answer is on the host."""
@@ -167,7 +170,11 @@ def _solve(
     problem = with_base(problem, base)
     answer = solve(problem, start, limits, model)
     growing = answer.delta if answer.growing is None else answer.growing
-    return Solved(answer, *count(problem, growing, limits, link=model.link))
+    total, separated = count(problem, growing, limits, link=model.link)
+    if answer.together is not None and model.link.is_preference:
+        all_at_once = separated_mask(problem, answer.together).all()
+        separated = jnp.where(all_at_once, jnp.int32(model.n_users), separated)
+    return Solved(answer, total, separated)
 
 
 solve_one = jax.jit(_solve, static_argnames=("solve", "model"))

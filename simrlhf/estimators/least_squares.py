@@ -27,8 +27,11 @@ def _least_squares(
     """
     link = model.link
     information = link.information(problem.offsets)
+    # where a label is certain there is no information, and no working response either
+    known = information > 0
+    response = -link.loss_slope(problem.offsets, problem.labels)
     working = problem._replace(
-        labels=-link.loss_slope(problem.offsets, problem.labels) / information,
+        labels=jnp.where(known, response / jnp.where(known, information, 1.0), 0.0),
         weights=problem.weights * information,
         offsets=jnp.zeros_like(problem.offsets),
     )

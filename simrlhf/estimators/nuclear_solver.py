@@ -152,7 +152,7 @@ def _certify(
     losses = link.loss(rewards, problem.labels)
     slopes = link.loss_slope(rewards, problem.labels)
     norm = operator_norm(_gradient(problem, rewards, delta.shape[0], link, total))
-    share = jnp.minimum(1.0, weight / jnp.where(norm > 0, norm, 1.0))
+    share = jnp.where(norm > weight, weight / jnp.where(norm > weight, norm, 1.0), 1.0)
     least = _smallest_loss(problem.labels, link)
     conjugates = share * ((rewards - problem.offsets) * slopes - losses) - (1.0 - share) * least
     loss = jnp.sum(problem.weights * losses) / total

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from simrlhf.estimators.estimator import Estimator, Request
 from simrlhf.estimators.kernels import Answer, Kernel, Limits, Model, Start
-from simrlhf.estimators.problem import Problem, project_rows
+from simrlhf.estimators.problem import PreferenceSource, Problem, project_rows
 from simrlhf.estimators.share_b import deltas, finish_shared
 from simrlhf.estimators.user_newton import fit_users
 
@@ -42,9 +42,15 @@ def _known_basis(request: Request) -> Start:
     return request.basis
 
 
+def _side(source: PreferenceSource) -> int:
+    return source.d1
+
+
 ORACLE = Estimator(
     "oracle",
     "Delta_i = B W_i with the basis known: what perfect sharing would give.",
     "theory.md L2, first term",
     Kernel(factors_on, finish_shared, start=_known_basis, ranked=False),
+    # a known basis asks for no number of users: one new user has all its directions
+    rank_limit=_side,
 )

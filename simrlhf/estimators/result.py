@@ -23,7 +23,7 @@ _FORMAT = 1
 class FitStatus(enum.Enum):
     """How a fit ended; `sentence` says it in words."""
 
-    CONVERGED = "converged: the KKT residual of the mean loss is below the tolerance"
+    CONVERGED = "converged: the certificate of the fit, its gradient_norm, is below the tolerance"
     MAX_ITERATIONS = "stopped at max_iterations before the tolerance was met; raise max_iterations"
     STALLED = (
         "stopped where rounding prevents further decrease, above the tolerance; raise tol, or "
@@ -176,8 +176,8 @@ class FitResult:
         multipliers: `(N,)` of the norm bound, in units of the summed loss; positive where active.
         neg_log_likelihood: weighted mean over pairs (for the identity link half the mean square).
         gradient_norm: norm of the gradient of that mean, penalty included; at an active bound the
-            KKT residual. The certificate of the fit. Estimators that minimise something else
-            (`least_squares`) certify that; NaN where nothing is minimised.
+            KKT residual; for `nuclear` the duality gap. The certificate of the fit. Estimators that
+            minimise something else (`least_squares`) certify that; NaN where nothing is minimised.
         status: how it ended. `message` adds what the numbers say about it.
         iterations, data_passes: work done; one pass is one full read of the features.
         rank, norm_bound, ridge, link, theta_init, user_ids: what was asked.

@@ -75,7 +75,8 @@ def _shared_diag(problem: Problem, turns: jax.Array, limits: Limits, model: Mode
         return solve_projected(problem, start, _SHAPE, rough, model)
 
     found = jax.lax.map(from_turn, turns)
-    start = jax.tree.map(lambda array: array[jnp.argmin(found.loss)], found.shared)
+    first = jnp.argmin(jnp.where(jnp.isfinite(found.loss), found.loss, jnp.inf))
+    start = jax.tree.map(lambda array: array[first], found.shared)
     best = solve_projected(problem, start, _SHAPE, limits, model)
     passes = found.data_passes.sum() + best.data_passes + 2
     left, right = best.shared

@@ -67,7 +67,12 @@ def _simplex(problem: Problem, _: None, limits: Limits, model: Model) -> Answer:
     if k == 1:
         pooled = one_matrix(problem, limits, model._replace(rank=min(d1, d2)))
         parts = (pooled.delta[0].reshape(-1, 1), None, jnp.zeros((n_users, 0)))
-        return pooled._replace(parts=parts, multipliers=jnp.zeros(n_users))
+        return pooled._replace(
+            parts=parts,
+            multipliers=jnp.zeros(n_users),
+            growing=jnp.zeros_like(pooled.delta),
+            together=_unless_held(pooled.delta, limits),
+        )
     start = _start(problem, model)
     found = solve_projected(problem, start, _SHAPE, limits, model)
     centre, directions = found.shared
@@ -82,7 +87,13 @@ def _simplex(problem: Problem, _: None, limits: Limits, model: Model) -> Answer:
         iterations=found.iterations,
         data_passes=found.data_passes + 1,
         growing=own.reshape(n_users, d1, d2),
+        together=_unless_held((centre.T + own).reshape(n_users, d1, d2), limits),
     )
+
+
+def _unless_held(delta: jax.Array, limits: Limits) -> jax.Array:
+    """What all users may scale together, unless the ridge holds it."""
+    return jnp.where(limits.ridge > 0, 0.0, delta)
 
 
 def _start(problem: Problem, model: Model) -> Affine:

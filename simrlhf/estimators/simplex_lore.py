@@ -20,7 +20,7 @@ import optax
 from simrlhf.core import checks, streams
 from simrlhf.core.links import Link
 from simrlhf.estimators.custom import mean_loss
-from simrlhf.estimators.estimator import Outcome, Request, total_weight
+from simrlhf.estimators.estimator import Outcome, Request
 from simrlhf.estimators.problem import Problem, sum_over_users
 from simrlhf.estimators.result import SimplexFactors
 
@@ -52,8 +52,9 @@ def lore_recipe(
 
     def simplex_lore(request: Request) -> Outcome:
         checks.require(
-            request.rank <= request.n_users,
-            f"rank = {request.rank} vertices for {request.n_users} users; give at most as many",
+            request.ridge == 0 and np.isinf(request.radius),
+            f"the recipe has neither ridge nor norm_bound, got ridge = {request.ridge:g} and "
+            f"norm_bound = {request.radius:g}; leave them out",
         )
         with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers
             found = _train(
@@ -66,13 +67,12 @@ def lore_recipe(
             )
         vertices, weights, loss, gradient = jax.device_get(found)
         delta = np.einsum("nk,kab->nab", weights, vertices)
-        ridge = 0.5 * request.ridge * float(np.sum(delta**2)) / total_weight(request.source)
         return Outcome(
             delta=delta,
             basis=None,
             factors=SimplexFactors(vertices, weights),
             multipliers=np.zeros(request.n_users),
-            loss=float(loss) + ridge,
+            loss=float(loss),
             gradient=float(gradient),
             stalled=False,
             iterations=iterations,

@@ -190,7 +190,7 @@ def standard_errors(
             result,
             preferences,
             rewards,
-            estimator=_refitter(result, estimator),
+            estimator=_refitter(result, estimator, penalty),
             variance=variance,
             n_bootstrap=checks.integer("n_bootstrap", n_bootstrap, low=2),
             seed=seed,
@@ -212,7 +212,9 @@ def standard_errors(
     )
 
 
-def _refitter(result: FitResult, estimator: Callable[..., Any] | None) -> Any:
+def _refitter(
+    result: FitResult, estimator: Callable[..., Any] | None, penalty: float | None
+) -> Any:
     """What the refits are made with."""
     if estimator is not None:
         checks.require(
@@ -226,6 +228,10 @@ def _refitter(result: FitResult, estimator: Callable[..., Any] | None) -> Any:
     checks.require(
         result.estimator in ESTIMATORS,
         f"the fit came from {result.estimator}, a function of yours; pass it as estimator=",
+    )
+    checks.require(
+        result.estimator != "nuclear" or penalty is not None,
+        "a fit does not keep the penalty of nuclear: give penalty=, the lambda of its message",
     )
     return result.estimator
 

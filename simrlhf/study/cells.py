@@ -134,6 +134,8 @@ def settings_of(fit: tuple[tuple[str, Any], ...], estimator: str) -> tuple[tuple
         for key, value in fit
         if "." not in key and (key not in LIMITED or key in accepted)
     }
+    if estimator == "global" and common.get("theta_init") == "global":
+        common["theta_init"] = "zero"  # fitting the base is what it does
     own = {key.partition(".")[2]: value for key, value in fit if key.startswith(f"{estimator}.")}
     return tuple(sorted((common | own).items()))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from simrlhf.core import checks, statistics
-from simrlhf.study import results, terminal
+from simrlhf.study import results, spec, terminal
 from simrlhf.study.store import FAILED
 from simrlhf.world import WorldConfig
 
@@ -51,7 +51,7 @@ def compare(rows: pd.DataFrame, column: str, *, against: str = "share_b") -> pd.
         f"an interval needs at least 2 repetitions, the results hold {repetitions}; sweep with "
         "--set repetitions=10",
     )
-    labels = point_labels(rows)
+    rows, labels = _at_every_setting(rows)
     tables = [
         _compare_point(mine, column, against).assign(point=point, n_pairs=n_pairs)
         for (point, n_pairs), mine in rows.groupby([labels, "n_pairs"], sort=False)
@@ -68,18 +68,55 @@ def point_labels(rows: pd.DataFrame) -> pd.Series:
     swept += [
         name for name in of_fits if rows.groupby("estimator")[name].nunique(dropna=False).max() > 1
     ]
-    usual = {name: _plain(rows[name].mode(dropna=False).iloc[0]) for name in swept}
+    usual = {name: _plain(rows[name].mode(dropna=name not in of_fits).iloc[0]) for name in swept}
+    # an estimator that does not take a setting has no place on its axis
+    moves = {
+        name: rows.groupby("estimator")[name].nunique(dropna=False) > 1
+        for name in swept
+        if name in of_fits
+    }
 
     def label(row: pd.Series) -> str:
-        unusual = [name for name in swept if _plain(row[name]) != usual[name]]
+        unusual = [
+            name
+            for name in swept
+            if _plain(row[name]) != usual[name]
+            and (name not in moves or moves[name][row["estimator"]])
+        ]
         said = (f"{name.removeprefix('fit_')} = {_said(row[name])}" for name in unusual)
         return ", ".join(said) or _USUAL
 
-    return pd.Series([label(row) for _, row in rows[swept].iterrows()], rows.index, name="point")
+    return pd.Series(
+        [label(row) for _, row in rows[[*swept, "estimator"]].iterrows()], rows.index, name="point"
+    )
+
+
+def _at_every_setting(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Rows with their labels, those of an estimator that ignores a swept setting at each value.
+
+    A class that does not take a setting has the same rows whatever its value: they are what the
+    others are compared with at each.
+    """
+    labels = point_labels(rows)
+    place = ["n_pairs", "estimator", "repetition"]
+    once = ~rows.assign(point=labels)[["point", *place]].duplicated()
+    rows, labels = rows[once], labels[once]
+    worlds = rows[[name for name in _SETTINGS if name in rows]].astype(str).agg("|".join, axis=1)
+    added, names = [rows], [labels]
+    for world in worlds.unique():
+        here = worlds == world
+        for label in labels[here].unique():
+            have = set(rows.loc[here & (labels == label), "estimator"])
+            missing = rows[here & ~rows["estimator"].isin(have)]
+            missing = missing.drop_duplicates(place)
+            added.append(missing)
+            names.append(pd.Series(label, missing.index))
+    return pd.concat(added, ignore_index=True), pd.concat(names, ignore_index=True).rename("point")
 
 
 def run_compare(study: str, *, columns: Sequence[str], against: str, out: Path) -> pd.DataFrame:
     """The command: a table for each point on the terminal, and all numbers as a CSV file."""
+    study = spec.study_name(study)
     rows = results.load_results(study, out)
     measured = [name for name in COLUMNS if name in rows]
     checks.require(

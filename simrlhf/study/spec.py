@@ -203,7 +203,7 @@ def _points(settings: Mapping[str, Any]) -> tuple[Point, ...]:
 
 def _zip_names(swept: Mapping[str, Any]) -> list[str]:
     """Keys that may be zipped: full ones, and short ones where they are unambiguous."""
-    short = [key.partition(".")[2] for key in swept]
+    short = [key.partition(".")[2] for key in swept if key.count(".") == 1]
     return [*swept, *(name for name in short if name != "norm_bound")]
 
 
@@ -239,16 +239,20 @@ def _check_class(point: Point, estimator: str) -> None:
     world, settings = point.world, dict(settings_of(point.fit, estimator))
     if estimator == "oracle":  # its basis comes from the world
         return
-    check_shape(
-        ESTIMATORS[estimator],
-        n_users=world.n_users,
-        d1=world.d1,
-        d2=world.d2,
-        rank=world.rank,
-        link=world.link,
-        norm_bound=settings.get("norm_bound"),
-        ridge=settings.get("ridge", 0.0),
-    )
+    try:
+        check_shape(
+            ESTIMATORS[estimator],
+            n_users=world.n_users,
+            d1=world.d1,
+            d2=world.d2,
+            rank=world.rank,
+            link=world.link,
+            norm_bound=settings.get("norm_bound"),
+            ridge=settings.get("ridge", 0.0),
+        )
+    except checks.InputError as error:
+        where = f"N = {world.n_users}, d1 = {world.d1}, d2 = {world.d2}, link = {world.link}"
+        raise checks.InputError(f"at {where}: {error}") from None
 
 
 def _world(table: Mapping[str, Any]) -> WorldConfig:

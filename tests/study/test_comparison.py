@@ -64,6 +64,22 @@ def test_a_setting_of_one_estimator_makes_no_point_but_a_swept_one_does() -> Non
     assert set(point_labels(swept)) == {"the usual setting", "ridge = 3"}
 
 
+def test_an_estimator_without_a_swept_setting_is_compared_at_each_value() -> None:
+    """Its rows are the same at both, and the others' differences to it are of both."""
+    rows = planted().query("nu == 0.5")
+    swept = [
+        rows.assign(fit_ridge=np.where(rows["estimator"] == "a", np.nan, ridge), shift=shift)
+        for ridge, shift in ((1.0, 0.0), (10.0, 5.0))
+    ]
+    both = pd.concat(swept, ignore_index=True)
+    both.loc[both["estimator"] != "a", "reward_error"] += both["shift"]
+    table = compare(both, "reward_error", against="a").set_index(["point", "estimator"])
+    assert set(table.index.unique("point")) == {"the usual setting", "ridge = 10"}
+    assert table.loc[("ridge = 10", "b"), "difference"] == pytest.approx(4.9, abs=0.01)
+    assert table.loc[("the usual setting", "b"), "difference"] == pytest.approx(-0.1, abs=0.01)
+    assert (table["repetitions"] == REPETITIONS).all()
+
+
 def test_points_are_named_by_what_is_unusual_about_them() -> None:
     labels = point_labels(planted())
     assert list(dict.fromkeys(labels)) == [
