@@ -101,7 +101,9 @@ def _at_every_setting(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     place = ["n_pairs", "estimator", "repetition"]
     once = ~rows.assign(point=labels)[["point", *place]].duplicated()
     rows, labels = rows[once], labels[once]
-    worlds = rows[[name for name in _SETTINGS if name in rows]].astype(str).agg("|".join, axis=1)
+    settings = rows[[name for name in _SETTINGS if name in rows]]
+    plain = [str(tuple(map(_plain, line))) for line in settings.itertuples(index=False)]
+    worlds = pd.Series(plain, index=rows.index)
     added, names = [rows], [labels]
     for world in worlds.unique():
         here = worlds == world

@@ -19,7 +19,7 @@ def planted() -> pd.DataFrame:
     for nu, features in ((1.0, "gaussian"), (1.0, "sphere"), (0.5, "gaussian")):
         difficulty = random.uniform(1, 50, REPETITIONS)
         for repetition in range(REPETITIONS):
-            common = {"repetition": repetition, "n_pairs": 50, "nu": nu, "features": features,
+            common = {"repetition": repetition, "minority_share": None, "n_groups": np.nan, "n_pairs": 50, "nu": nu, "features": features,
                       "status": "CONVERGED"}  # fmt: skip
             noise = 1e-3 * random.standard_normal(2)
             base = difficulty[repetition]
