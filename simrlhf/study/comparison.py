@@ -68,7 +68,7 @@ def point_labels(rows: pd.DataFrame) -> pd.Series:
     swept += [
         name for name in of_fits if rows.groupby("estimator")[name].nunique(dropna=False).max() > 1
     ]
-    usual = {name: _plain(rows[name].mode(dropna=name not in of_fits).iloc[0]) for name in swept}
+    usual = {name: _plain(rows[name].mode(dropna=name in of_fits).iloc[0]) for name in swept}
     # an estimator that does not take a setting has no place on its axis
     moves = {
         name: rows.groupby("estimator")[name].nunique(dropna=False) > 1

@@ -19,8 +19,16 @@ def planted() -> pd.DataFrame:
     for nu, features in ((1.0, "gaussian"), (1.0, "sphere"), (0.5, "gaussian")):
         difficulty = random.uniform(1, 50, REPETITIONS)
         for repetition in range(REPETITIONS):
-            common = {"repetition": repetition, "minority_share": None, "n_groups": np.nan, "n_pairs": 50, "nu": nu, "features": features,
-                      "status": "CONVERGED"}  # fmt: skip
+            common = {
+                "repetition": repetition,
+                # absent in every row, or in most
+                "n_groups": np.nan,
+                "minority_share": 0.1 if features == "sphere" else None,
+                "n_pairs": 50,
+                "nu": nu,
+                "features": features,
+                "status": "CONVERGED",
+            }
             noise = 1e-3 * random.standard_normal(2)
             base = difficulty[repetition]
             for name, value in (("a", base), ("b", base - 0.1 + noise[0]),
@@ -84,7 +92,7 @@ def test_points_are_named_by_what_is_unusual_about_them() -> None:
     labels = point_labels(planted())
     assert list(dict.fromkeys(labels)) == [
         "the usual setting",
-        "features = sphere",
+        "minority_share = 0.1, features = sphere",
         "nu = 0.5",
     ]
 
