@@ -7,9 +7,12 @@ NumPy broadcasting, and the estimators use it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jax
+import pytest
 
 from simrlhf.core import numerics
 
@@ -20,3 +23,16 @@ jax.config.update("jax_debug_key_reuse", True)
 # the same examples on every run, and no failure because the machine was busy
 hypothesis.settings.register_profile("simrlhf", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("simrlhf")
+
+# every compiled kernel holds some ten memory maps, and Linux allows a process 65,530 of them: the
+# next compilation would abort the whole test process
+_MOST_MAPS = 25_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps() -> Iterator[None]:
+    """Forget compiled kernels between test files once they are many; the cache on disk has them."""
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+    yield
