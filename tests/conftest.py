@@ -7,7 +7,6 @@ NumPy broadcasting, and the estimators use it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -30,9 +29,8 @@ _MOST_MAPS = 25_000
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_memory_maps() -> Iterator[None]:
+def few_memory_maps() -> None:
     """Forget compiled kernels between test files once they are many; the cache on disk has them."""
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
         jax.clear_caches()
-    yield
