@@ -10,9 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.cluster.vq
 
-from simrlhf.core import checks, streams
+from simrlhf.core import streams
 from simrlhf.core.links import Link
-from simrlhf.estimators.estimator import Estimator, Outcome, Request, Tally, both_sides
+from simrlhf.estimators.estimator import (
+    Estimator,
+    Outcome,
+    Request,
+    Tally,
+    both_sides,
+    require_matrices,
+)
 from simrlhf.estimators.kernels import separated_mask
 from simrlhf.estimators.problem import PreferenceSource, Problem, stacked_score, sum_over_users
 from simrlhf.estimators.result import ClusterFactors
@@ -23,7 +30,6 @@ _KMEANS_STARTS = 8
 _RANDOM_STARTS = 4
 # a Newton step reads the features for rewards, gradient and curvature
 _PASSES_PER_STEP = 3
-_LARGEST_BYTES = 2**31
 # moves of users must pay more than rounding of the loss
 _ROUNDING = 1e-10
 
@@ -246,14 +252,7 @@ def _limit(source: PreferenceSource) -> int:
 
 def _check(request: Request) -> None:
     # curvature of every tile (a user has one, or a few), before those of a cluster are added up
-    side = request.source.d1 * request.source.d2
-    needed = 8 * request.n_users * side**2
-    checks.require(
-        needed <= _LARGEST_BYTES,
-        f"cluster would hold {request.n_users} matrices of side d1 d2 = {side}, "
-        f"{needed / 1e9:.1f} GB of at most {_LARGEST_BYTES / 1e9:.1f}; reduce the features, for "
-        "instance by principal components",
-    )
+    require_matrices("cluster", request.n_users, side=request.source.d1 * request.source.d2)
 
 
 CLUSTER = Estimator(

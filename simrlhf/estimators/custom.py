@@ -20,7 +20,7 @@ import numpy as np
 from simrlhf.core import checks
 from simrlhf.core.links import Link
 from simrlhf.estimators.estimator import Estimator, Outcome, Request, both_sides
-from simrlhf.estimators.problem import PreferenceSource, Problem
+from simrlhf.estimators.problem import PreferenceSource, Problem, rewards_of
 from simrlhf.estimators.result import FreeFactors
 
 
@@ -79,7 +79,6 @@ def _any_rank(source: PreferenceSource) -> int:
 
 def mean_loss(problem: Problem, delta: jax.Array, link: Link) -> jax.Array:
     """Weighted mean loss per pair of deviations `(N, d1, d2)`. One data pass."""
-    of_tile = jnp.swapaxes(delta, 1, 2)[problem.users]
-    rewards = jnp.einsum("tnba,tba->tn", problem.rows, of_tile) + problem.offsets
+    rewards = rewards_of(problem, delta) + problem.offsets
     losses = problem.weights * link.loss(rewards, problem.labels)
     return losses.sum() / problem.weights.sum()

@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simrlhf.core import checks
 from simrlhf.core.links import Link
 from simrlhf.estimators.problem import PreferenceSource, Problem, load_problem
 from simrlhf.estimators.result import Factors, FitStatus
+
+_LARGEST_BYTES = 2**31
 
 
 class FittedBase(NamedTuple):
@@ -113,6 +116,21 @@ def full_rank(source: PreferenceSource) -> int:
 def total_weight(source: PreferenceSource) -> float:
     """Weight of all pairs."""
     return float(sum(chunk.weights.sum() for chunk in source.chunks()))
+
+
+def require_matrices(name: str, count: int, *, side: int) -> None:
+    """Refuse a class that would hold so many square matrices at once in more than 2 GB.
+
+    Raises:
+        InputError: it would.
+    """
+    needed = 8 * count * side**2
+    checks.require(
+        needed <= _LARGEST_BYTES,
+        f"{name} would hold {count:,} matrices of side {side:,} for its users, "
+        f"{needed / 1e9:.1f} GB of at most {_LARGEST_BYTES / 1e9:.1f}; reduce the features, for "
+        "instance by principal components",
+    )
 
 
 def left_side(d1: int, _: int) -> int:

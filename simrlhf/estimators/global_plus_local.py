@@ -7,19 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from simrlhf.core import checks
-from simrlhf.estimators.estimator import Estimator, Outcome, Request, both_sides, total_weight
+from simrlhf.estimators.estimator import (
+    Estimator,
+    Outcome,
+    Request,
+    both_sides,
+    require_matrices,
+    total_weight,
+)
 from simrlhf.estimators.kernels import Answer, Kernel, Limits, Model
 from simrlhf.estimators.problem import PreferenceSource, Problem, stacked_score
 from simrlhf.estimators.result import GlobalLocalFactors
+from simrlhf.estimators.share_b_solver import horizontal
 from simrlhf.estimators.variable_projection import (
     Shape,
-    horizontal,
     orthonormal_step,
     solve_projected,
 )
-
-# users' curvature matrices, of which three copies live at once
-_LARGEST_BYTES = 2**31
 
 # G (d1, d2), and the users' bases (N, d1, k), empty where L_i is free
 Common = tuple[jax.Array, jax.Array]
@@ -70,15 +74,10 @@ def _global_plus_local(problem: Problem, _: None, limits: Limits, model: Model) 
     shared, bases = found.shared
     flat = found.factors.reshape(n_users, d2, -1)
     own = jnp.swapaxes(flat, 1, 2) if free else jnp.einsum("nak,nbk->nab", bases, flat)
-    return Answer(
-        delta=shared[None] + own,
-        parts=(shared, own),
-        multipliers=found.multiplier,
-        loss=found.loss,
-        gradient=found.gradient,
-        stalled=found.stalled,
-        iterations=found.iterations,
-        data_passes=found.data_passes + (0 if free else 1),
+    return found.answer(
+        shared[None] + own,
+        (shared, own),
+        passes=0 if free else 1,
         growing=own,
         # nothing holds the common part
         together=jnp.broadcast_to(shared[None], own.shape),
@@ -114,14 +113,8 @@ def _check(request: Request) -> None:
         "norm_bound: free users' parts leave nothing to the common one, it is the full model; "
         "give ridge",
     )
-    side = d1 * d2 if free else k * d2
-    needed = 3 * 8 * n_users * side**2
-    checks.require(
-        needed <= _LARGEST_BYTES,
-        f"global_plus_local would hold {n_users} curvature matrices of side {side}, "
-        f"{needed / 1e9:.1f} GB of at most {_LARGEST_BYTES / 1e9:.1f}; reduce the features or the "
-        "rank",
-    )
+    # three copies live at once
+    require_matrices("global_plus_local", 3 * n_users, side=d1 * d2 if free else k * d2)
 
 
 GLOBAL_PLUS_LOCAL = Estimator(

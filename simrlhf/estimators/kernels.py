@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from simrlhf.core.links import Link
 from simrlhf.estimators.estimator import Outcome, Request, Tally
-from simrlhf.estimators.problem import Problem, load_problem, with_base
+from simrlhf.estimators.problem import Problem, load_problem, rewards_of, with_base
 from simrlhf.estimators.result import Factors, SharedFactors
 
 
@@ -219,13 +219,11 @@ def count(
     if not link.is_preference:
         return total, nobody
     free = jnp.isinf(limits.radius) & (limits.ridge == 0)
-    separated = partial(separated_users, problem, delta)
+
+    def separated() -> jax.Array:
+        return separated_mask(problem, delta).sum(dtype=jnp.int32)
+
     return total, jax.lax.cond(free, separated, lambda: nobody)
-
-
-def separated_users(problem: Problem, delta: jax.Array) -> jax.Array:
-    """How many users are separated (see `separated_mask`)."""
-    return separated_mask(problem, delta).sum(dtype=jnp.int32)
 
 
 def separated_mask(problem: Problem, delta: jax.Array) -> jax.Array:
@@ -236,8 +234,7 @@ def separated_mask(problem: Problem, delta: jax.Array) -> jax.Array:
     such pairs goes unseen.
     """
     n_users = delta.shape[0]
-    of_tile = jnp.swapaxes(delta, 1, 2)[problem.users]
-    rewards = jnp.einsum("tnba,tba->tn", problem.rows, of_tile)
+    rewards = rewards_of(problem, delta)
     right = jnp.where(problem.labels == 1, rewards > 0, (problem.labels == 0) & (rewards < 0))
     all_right = jnp.where(problem.weights > 0, right, True).all(axis=1).astype(jnp.int32)
     return jax.ops.segment_min(all_right, problem.users, n_users) == 1

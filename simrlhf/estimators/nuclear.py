@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simrlhf.core import checks, streams
+from simrlhf.core import checks, streams, subspaces
 from simrlhf.core.links import Link
 from simrlhf.estimators.estimator import Estimator, Outcome, Request
 from simrlhf.estimators.kernels import Answer, Kernel, Limits, Model
@@ -79,8 +79,7 @@ def _noise_norm(problem: Problem, key: jax.Array, *, link: Link, n_users: int) -
 def _finish(request: Request, answer: Answer) -> Outcome:
     loss, penalty = answer.parts
     outcome = answer.outcome(FreeFactors(np.asarray(answer.delta)))
-    aggregate = np.moveaxis(outcome.delta, 0, 1).reshape(request.source.d1, -1)
-    values = np.linalg.svd(aggregate, compute_uv=False)
+    values = np.linalg.svd(subspaces.unfold(outcome.delta), compute_uv=False)
     rank = int(np.sum(values > _RANK_TOLERANCE * values[0]))
     chosen = "" if request.penalty is not None else " (95 % quantile of the noise)"
     return outcome._replace(
@@ -93,7 +92,7 @@ def _finish(request: Request, answer: Answer) -> Outcome:
 
 def _check(request: Request) -> None:
     checks.require(
-        getattr(request.link, "is_log_concave", True),
+        request.link.is_log_concave,
         f"nuclear is convex for log-concave links only, and {request.link.name} is not one: its "
         "duality gap would certify nothing; use share_b",
     )

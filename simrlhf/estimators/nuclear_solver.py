@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from simrlhf.core.links import Link
-from simrlhf.estimators.problem import Problem, stacked_score
+from simrlhf.estimators.problem import Problem, rewards_of, stacked_score
 
 # the gap costs two data passes: it is looked at after so many steps
 _STEPS_PER_CHECK = 10
@@ -170,8 +170,7 @@ def _smallest_loss(labels: jax.Array, link: Link) -> jax.Array:
 
 
 def _rewards(problem: Problem, delta: jax.Array) -> jax.Array:
-    of_tile = jnp.swapaxes(delta, 1, 2)[problem.users]
-    return jnp.einsum("tnba,tba->tn", problem.rows, of_tile) + problem.offsets
+    return rewards_of(problem, delta) + problem.offsets
 
 
 def _mean_loss(problem: Problem, rewards: jax.Array, link: Link, total: jax.Array) -> jax.Array:

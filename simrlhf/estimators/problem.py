@@ -87,6 +87,12 @@ def project_rows(problem: Problem, basis: jax.Array) -> jax.Array:
     return flat.reshape(n_tiles, height, d2 * basis.shape[1])
 
 
+def rewards_of(problem: Problem, delta: jax.Array) -> jax.Array:
+    """`<Delta_i, x>` of every pair, `(N, d1, d2)` to `(T, n)`, without the base. One data pass."""
+    of_tile = jnp.swapaxes(delta, 1, 2)[problem.users]
+    return jnp.einsum("tnba,tba->tn", problem.rows, of_tile)
+
+
 def collect_rows(problem: Problem, coefficients: jax.Array) -> jax.Array:
     """`sum_pairs x c'`: `(T, n, d2 k)` coefficients to `(d1, k)`. One data pass."""
     d2, d1 = problem.d2, problem.d1

@@ -30,10 +30,6 @@ _FIRST_RADIUS = 1.0
 _LARGEST_RADIUS = 4.0
 # below this radius a step moves B by less than rounding
 _SMALLEST_RADIUS = 1e-13
-# accept a step from this ratio of true to predicted decrease on
-_ACCEPT = 0.05
-# rounding of the mean loss, relative: added to both sides of the ratio
-_ROUNDING = 1e-13
 # conjugate gradients reduce the gradient by the first factor, near the end by the second times the
 # progress made so far; of the pairs tried on the case above none took clearly fewer passes
 _FORCING = 0.2
@@ -97,7 +93,7 @@ def solve_share_b(
 
     def gradient_norm(point: _Point) -> jax.Array:
         return jnp.hypot(
-            jnp.linalg.norm(_horizontal(point.basis, point.euclidean)),
+            jnp.linalg.norm(horizontal(point.basis, point.euclidean)),
             point.fits.residual / total,
         )
 
@@ -110,7 +106,7 @@ def solve_share_b(
 
     def outer_step(state: _State) -> _State:
         old = state.point
-        gradient = _horizontal(old.basis, old.euclidean)
+        gradient = horizontal(old.basis, old.euclidean)
         norm = jnp.linalg.norm(gradient)
         # superlinear forcing: the gradient that this step aims at
         aim = norm * jnp.minimum(_FORCING, _SUPERLINEAR * norm / first_norm)
@@ -125,21 +121,14 @@ def solve_share_b(
         )
         basis, projected, factors = _retract(problem, old, step, link)
         new = setting(basis, projected, clip_to_ball(factors, radius), inner)
-        slack = _ROUNDING * jnp.maximum(1.0, jnp.abs(old.loss))
-        ratio = (old.loss - new.loss + slack) / (slack - step.model_change)
-        # below rounding the loss cannot judge a step; the gradient can
-        invisible = step.model_change > -0.01 * slack
-        stuck = invisible & (gradient_norm(new) > 0.9 * gradient_norm(old))
-        accept = (ratio > _ACCEPT) & ~stuck
-        point = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
-        length = jnp.linalg.norm(step.step)
-        grown = jnp.where(
-            (ratio > 0.75) & (length > 0.99 * state.radius),
-            jnp.minimum(2.0 * state.radius, _LARGEST_RADIUS),
-            state.radius,
+        accept, region = trust_region.judge(
+            step,
+            losses=(old.loss, new.loss),
+            gradients=(gradient_norm(old), gradient_norm(new)),
+            radius=state.radius,
+            largest=_LARGEST_RADIUS,
         )
-        # not "ratio < 0.25": where a reward overflowed the ratio is not a number
-        region = jnp.where(stuck, 0.0, jnp.where(ratio >= 0.25, grown, 0.25 * length))
+        point = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
         passes = state.data_passes + 2 * step.products + 1
         return _State(point, region, state.iterations + 1, passes)
 
@@ -149,7 +138,7 @@ def solve_share_b(
         jnp.zeros((n_users, problem.d2 * basis.shape[1])),
         inner,
     )
-    first_norm = jnp.linalg.norm(_horizontal(start.basis, start.euclidean))
+    first_norm = jnp.linalg.norm(horizontal(start.basis, start.euclidean))
     # one pass each: pooled Gram, projection, gradient
     state = _State(start, jnp.asarray(_FIRST_RADIUS), jnp.asarray(0), jnp.asarray(3))
     end = jax.lax.while_loop(unfinished, outer_step, state)
@@ -208,7 +197,7 @@ def _hessian(
     change += tile_rewards(point.projected, response[users])
     spread = (bends * change)[:, :, None] * factors[:, None, :]
     spread += slopes[:, :, None] * response[users][:, None, :]
-    product = _horizontal(point.basis, collect_rows(problem, spread) / total)
+    product = horizontal(point.basis, collect_rows(problem, spread) / total)
     product -= direction @ (point.basis.T @ point.euclidean)
     return trust_region.HessianProduct(product, (moved, response))
 
@@ -243,11 +232,12 @@ def _precondition(metric: jax.Array, point: _Point, n_users: int, residual: jax.
     along = metric @ basis
     raw = metric @ residual
     raw -= along @ jnp.linalg.solve(basis.T @ along, basis.T @ raw)
-    return _horizontal(basis, raw @ spread_inverse)
+    return horizontal(basis, raw @ spread_inverse)
 
 
-def _horizontal(basis: jax.Array, direction: jax.Array) -> jax.Array:
-    return direction - basis @ (basis.T @ direction)
+def horizontal(basis: jax.Array, direction: jax.Array) -> jax.Array:
+    """The part of a step that moves the space of `basis (..., d, k)`."""
+    return direction - basis @ (jnp.swapaxes(basis, -1, -2) @ direction)
 
 
 def _retract(

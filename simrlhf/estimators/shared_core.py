@@ -13,10 +13,10 @@ from simrlhf.estimators.estimator import Estimator, Outcome, Request
 from simrlhf.estimators.kernels import Answer, Kernel, Limits, Model
 from simrlhf.estimators.problem import PreferenceSource, Problem
 from simrlhf.estimators.result import CoreFactors
+from simrlhf.estimators.share_b_solver import horizontal
 from simrlhf.estimators.starts import spectral_basis
 from simrlhf.estimators.variable_projection import (
     Shape,
-    horizontal,
     orthonormal_step,
     solve_projected,
 )
@@ -64,16 +64,8 @@ def _shared_core(problem: Problem, _: None, limits: Limits, model: Model) -> Ans
     found = solve_projected(problem, start, _SHAPE, limits, model)
     left, right = found.shared
     cores = found.factors.reshape(n_users, rank, rank)
-    return Answer(
-        delta=jnp.einsum("ak,nkl,bl->nab", left, cores, right),
-        parts=(left, cores, right),
-        multipliers=found.multiplier,
-        loss=found.loss,
-        gradient=found.gradient,
-        stalled=found.stalled,
-        iterations=found.iterations,
-        data_passes=found.data_passes + 2,
-    )
+    delta = jnp.einsum("ak,nkl,bl->nab", left, cores, right)
+    return found.answer(delta, (left, cores, right), passes=2)
 
 
 def _finish(_: Request, answer: Answer) -> Outcome:

@@ -78,20 +78,11 @@ def _shared_diag(problem: Problem, turns: jax.Array, limits: Limits, model: Mode
     first = jnp.argmin(jnp.where(jnp.isfinite(found.loss), found.loss, jnp.inf))
     start = jax.tree.map(lambda array: array[first], found.shared)
     best = solve_projected(problem, start, _SHAPE, limits, model)
-    passes = found.data_passes.sum() + best.data_passes + 2
     left, right = best.shared
     factor = jnp.linalg.cholesky(_gram(best.shared))
     weights = jax.scipy.linalg.solve_triangular(factor.T, best.factors.T, lower=False).T
-    return Answer(
-        delta=jnp.einsum("ar,nr,br->nab", left, weights, right),
-        parts=(left, weights, right),
-        multipliers=best.multiplier,
-        loss=best.loss,
-        gradient=best.gradient,
-        stalled=best.stalled,
-        iterations=best.iterations,
-        data_passes=passes,
-    )
+    delta = jnp.einsum("ar,nr,br->nab", left, weights, right)
+    return best.answer(delta, (left, weights, right), passes=found.data_passes.sum() + 2)
 
 
 def _turns(request: Request) -> np.ndarray:

@@ -20,9 +20,9 @@ from simrlhf.estimators.kernels import Answer, Kernel, Limits, Model
 from simrlhf.estimators.one_for_all import one_matrix
 from simrlhf.estimators.problem import PreferenceSource, Problem, stacked_score
 from simrlhf.estimators.result import SimplexFactors
+from simrlhf.estimators.share_b_solver import horizontal
 from simrlhf.estimators.variable_projection import (
     Shape,
-    horizontal,
     orthonormal_step,
     solve_projected,
 )
@@ -77,17 +77,13 @@ def _simplex(problem: Problem, _: None, limits: Limits, model: Model) -> Answer:
     found = solve_projected(problem, start, _SHAPE, limits, model)
     centre, directions = found.shared
     own = found.factors @ directions.T
-    return Answer(
-        delta=(centre.T + own).reshape(n_users, d1, d2),
-        parts=(centre, directions, found.factors),
-        multipliers=jnp.zeros(n_users),
-        loss=found.loss,
-        gradient=found.gradient,
-        stalled=found.stalled,
-        iterations=found.iterations,
-        data_passes=found.data_passes + 1,
+    delta = (centre.T + own).reshape(n_users, d1, d2)
+    return found.answer(
+        delta,
+        (centre, directions, found.factors),
+        passes=1,
         growing=own.reshape(n_users, d1, d2),
-        together=_unless_held((centre.T + own).reshape(n_users, d1, d2), limits),
+        together=_unless_held(delta, limits),
     )
 
 

@@ -13,6 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+# accept a step from this ratio of true to predicted decrease on
+_ACCEPT = 0.05
+# rounding of the mean loss, relative: added to both sides of the ratio
+_ROUNDING = 1e-13
+
 
 class HessianProduct(NamedTuple):
     """`H p` and a pytree of arrays linear in `p`."""
@@ -28,6 +33,13 @@ class Step(NamedTuple):
     model_change: jax.Array
     linear: Any
     products: jax.Array
+
+
+class Judgement(NamedTuple):
+    """Whether a step is taken, and the radius of the next one; zero where rounding stops it."""
+
+    accept: jax.Array
+    radius: jax.Array
 
 
 class _Search(NamedTuple):
@@ -99,6 +111,36 @@ def steihaug(
     end = jax.lax.while_loop(lambda s: ~s.done & (s.products < max_products), search, start)
     change = jnp.vdot(gradient, end.step) + 0.5 * jnp.vdot(end.step, end.image)
     return Step(end.step, change, end.linear, end.products)
+
+
+def judge(
+    step: Step,
+    *,
+    losses: tuple[jax.Array, jax.Array],
+    gradients: tuple[jax.Array, jax.Array],
+    radius: jax.Array,
+    largest: float,
+) -> Judgement:
+    """Compare a step with what its model promised.
+
+    Args:
+        losses, gradients: at the old and at the new point; norms of gradients.
+        radius: of the region in which the step was made.
+        largest: radius that none exceeds.
+    """
+    (old, new), (old_norm, new_norm) = losses, gradients
+    slack = _ROUNDING * jnp.maximum(1.0, jnp.abs(old))
+    ratio = (old - new + slack) / (slack - step.model_change)
+    # below rounding the loss cannot judge a step; the gradient can
+    invisible = step.model_change > -0.01 * slack
+    stuck = invisible & (new_norm > 0.9 * old_norm)
+    length = jnp.linalg.norm(step.step)
+    grown = jnp.where(
+        (ratio > 0.75) & (length > 0.99 * radius), jnp.minimum(2.0 * radius, largest), radius
+    )
+    # not "ratio < 0.25": where a reward overflowed the ratio is not a number
+    region = jnp.where(stuck, 0.0, jnp.where(ratio >= 0.25, grown, 0.25 * length))
+    return Judgement((ratio > _ACCEPT) & ~stuck, region)
 
 
 def _to_boundary(step: jax.Array, direction: jax.Array, radius: jax.Array) -> jax.Array:

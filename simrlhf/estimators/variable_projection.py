@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 
 from simrlhf.core.links import Link
 from simrlhf.estimators import trust_region
-from simrlhf.estimators.kernels import Limits, Model
+from simrlhf.estimators.kernels import Answer, Limits, Model
 from simrlhf.estimators.problem import Problem
 from simrlhf.estimators.share_b_solver import clip_to_ball, respond
 from simrlhf.estimators.user_newton import UserFits, fit_users, longest_step, tile_rewards
@@ -33,8 +33,6 @@ _MAX_PRODUCTS = 100
 _FIRST_RADIUS = 1.0
 _LARGEST_RADIUS = 64.0
 _SMALLEST_RADIUS = 1e-13
-_ACCEPT = 0.05
-_ROUNDING = 1e-13
 _FORCING = 0.2
 _SUPERLINEAR = 3.0
 _INNER = 1e-9
@@ -78,6 +76,22 @@ class ProjectedFit(NamedTuple):
     stalled: jax.Array
     iterations: jax.Array
     data_passes: jax.Array
+
+    def answer(
+        self, delta: jax.Array, parts: Any, *, passes: jax.Array | int = 0, **separation: Any
+    ) -> Answer:
+        """The answer of a kernel, with the `passes` that its start took."""
+        return Answer(
+            delta=delta,
+            parts=parts,
+            multipliers=self.multiplier,
+            loss=self.loss,
+            gradient=self.gradient,
+            stalled=self.stalled,
+            iterations=self.iterations,
+            data_passes=self.data_passes + passes,
+            **separation,
+        )
 
 
 class _Point(NamedTuple):
@@ -150,7 +164,13 @@ def solve_projected(
             max_products=_MAX_PRODUCTS,
         )
         new = at(slope.moved(step.step), old.fits.factors + _shortened(problem, old, step, link))
-        accept, region = _judge(state, new, step, norm_of)
+        accept, region = trust_region.judge(
+            step,
+            losses=(old.loss, new.loss),
+            gradients=(norm_of(old), norm_of(new)),
+            radius=state.radius,
+            largest=_LARGEST_RADIUS,
+        )
         point = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
         passes = _PASSES_PER_PRODUCT * step.products + _PASSES_PER_POINT
         return _State(point, region, state.iterations + 1, state.data_passes + passes)
@@ -230,28 +250,6 @@ def _shortened(problem: Problem, old: _Point, step: trust_region.Step, link: Lin
     return share[:, None] * step.linear
 
 
-def _judge(
-    state: _State,
-    new: _Point,
-    step: trust_region.Step,
-    norm_of: Callable[[_Point], jax.Array],
-) -> tuple[jax.Array, jax.Array]:
-    """Whether to accept a step, and the next radius; as in `share_b_solver`."""
-    old = state.point
-    slack = _ROUNDING * jnp.maximum(1.0, jnp.abs(old.loss))
-    ratio = (old.loss - new.loss + slack) / (slack - step.model_change)
-    invisible = step.model_change > -0.01 * slack
-    stuck = invisible & (norm_of(new) > 0.9 * norm_of(old))
-    length = jnp.linalg.norm(step.step)
-    grown = jnp.where(
-        (ratio > 0.75) & (length > 0.99 * state.radius),
-        jnp.minimum(2.0 * state.radius, _LARGEST_RADIUS),
-        state.radius,
-    )
-    region = jnp.where(stuck, 0.0, jnp.where(ratio >= 0.25, grown, 0.25 * length))
-    return (ratio > _ACCEPT) & ~stuck, region
-
-
 def orthonormal_step(basis: jax.Array, step: jax.Array) -> jax.Array:
     """Orthonormal basis `(B + K) L'^{-1}`, `I + K'K = L L'`, for a horizontal `K`."""
     k = basis.shape[-1]
@@ -261,8 +259,3 @@ def orthonormal_step(basis: jax.Array, step: jax.Array) -> jax.Array:
         factor, jnp.swapaxes(basis + step, -1, -2), lower=True
     )
     return jnp.swapaxes(turned, -1, -2)
-
-
-def horizontal(basis: jax.Array, step: jax.Array) -> jax.Array:
-    """The part of a step that moves the space of `basis`."""
-    return step - basis @ (jnp.swapaxes(basis, -1, -2) @ step)

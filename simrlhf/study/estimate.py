@@ -15,8 +15,10 @@ from simrlhf.study.store import Stored
 # Seconds of one fit on one core of 2020s make, measured with the benchmark sweep_speed.py. A fit
 # costs a constant (dispatch, small algebra) and so much for every number of its features.
 _CONSTANT = 3e-3
-_PER_FEATURE = {"share_b": 4e-8, "local": 4e-8, "global": 1e-8, "oracle": 1e-8}
-_PER_FEATURE["first_order"] = 1.5e-6  # of its 200 epochs
+_PER_FEATURE = {
+    **{"share_b": 4e-8, "local": 4e-8, "global": 1e-8, "oracle": 1e-8},
+    "first_order": 1.5e-6,  # of its 200 epochs
+}
 # Newton's method on all d1 d2 parameters of a user forms Gram matrices
 _FULL_PER_PRODUCT = 1e-9
 _COMPILATION = 2.5
