@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("simrlhf")
 
 # every compiled kernel holds some ten memory maps, and Linux allows a process 65,530 of them: the
 # next compilation would abort the whole test process
-_MOST_MAPS = 25_000
+_MOST_MAPS = 40_000
 
 
 @pytest.fixture(autouse=True, scope="module")
