@@ -22,6 +22,7 @@ def main() -> None:
             {
                 "quickstart": quickstart,
                 "sweep": sweep,
+                "check": check,
                 "figure": figure,
                 "compare": compare,
                 "fit": fit,
@@ -94,6 +95,38 @@ def sweep(
         mixed=mixed,
     )
     if commands.sweep(study, size=size, overrides=set, options=options, resume=resume):
+        sys.exit(1)
+
+
+def check(
+    ids: _Positional[tuple[str, ...]] = (),
+    *,
+    size: _Size = "smoke",
+    out: Path = Path("results"),
+    list: bool = False,
+    explain: bool = False,
+) -> None:
+    """Hold the theory's statements against measurements, and print a verdict on each.
+
+    Example: simrlhf check S2 A2 "Lemma 5"
+
+    A printed claim may be refuted or loose: that is a result. Exit status 1 says that a proved
+    statement, a definition or a limit failed, or that a check had no power against its wrong rival.
+
+    Args:
+        ids: statements, as S2, A11, "Lemma 5" or lemma_5; without any, all of them.
+        size: how much evidence: tiny (seconds each), smoke (minutes for all), paper.
+        out: folder of all results; verdicts.json, verdicts.md and the evidence go to OUT/checks.
+        list: list the checks, and stop.
+        explain: print claim, procedure, rival and tolerance of each, and stop.
+    """
+    from simrlhf.study.checking import command
+
+    if list:
+        command.print_checks()
+    elif explain:
+        command.explain(ids)
+    elif not command.check(ids, size=size, out=out):
         sys.exit(1)
 
 

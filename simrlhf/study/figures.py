@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from simrlhf.core import checks
@@ -12,7 +11,8 @@ from simrlhf.study import shipped
 def list_figures() -> dict[str, str]:
     """Shipped figures with the first line of each script's docstring."""
     return {
-        name: (_load(path).__doc__ or "").partition("\n")[0] for name, path in _scripts().items()
+        name: (shipped.load_script(path).__doc__ or "").partition("\n")[0]
+        for name, path in _scripts().items()
     }
 
 
@@ -24,18 +24,9 @@ def draw_figure(name: str, results: Path, out: Path) -> list[Path]:
         out: folder for the files; the figure makes it once its results are read.
     """
     script = _scripts()[checks.choice("figure", name, _scripts())]
-    return _load(script).draw(results, out)
+    return shipped.load_script(script).draw(results, out)
 
 
 def _scripts() -> dict[str, Path]:
     folder = shipped.shipped_folder("paper_figs")
     return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem[0] != "_"}
-
-
-def _load(path: Path):
-    spec = importlib.util.spec_from_file_location(f"simrlhf_figure_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

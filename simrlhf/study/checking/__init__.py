@@ -1,0 +1,26 @@
+"""Checks of the theory's statements: their form, the draws they measure on, and the verdicts."""
+
+from simrlhf.study.checking.draws import Draw, first_pairs, fitted_draws, samples
+from simrlhf.study.checking.form import (
+    Check,
+    Finding,
+    Kind,
+    Verdict,
+    attempt,
+    exactly,
+    proved,
+)
+
+__all__ = [
+    "Check",
+    "Draw",
+    "Finding",
+    "Kind",
+    "Verdict",
+    "attempt",
+    "exactly",
+    "first_pairs",
+    "fitted_draws",
+    "proved",
+    "samples",
+]

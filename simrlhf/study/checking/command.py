@@ -1,0 +1,62 @@
+"""simrlhf check: run checks, print the table of verdicts, keep the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from simrlhf.core import numerics
+from simrlhf.study.checking import report
+from simrlhf.study.checking.run import Outcome, chosen, list_checks, load_check, run_checks
+from simrlhf.study.terminal import console, progress_bar
+
+FOLDER = "checks"
+# remarks in longer lines are hard to read
+_WIDEST = 110
+# narrower, the table would be all folds
+_TABLE = 118
+
+
+def print_checks() -> None:
+    """Every check with its title."""
+    for name in list_checks():
+        check = load_check(name).CHECK
+        console.print(f"{name:16} {check.statement}: {check.title}")
+
+
+def explain(names: Sequence[str]) -> None:
+    """What checks declare before they measure."""
+    for name in chosen(names):
+        check = load_check(name).CHECK
+        console.print(f"{check.statement} ({check.kind}): {check.title}")
+        for label, text in report.declaration(check):
+            console.print(f"  {label:10} {text}")
+
+
+def check(names: Sequence[str], *, size: str, out: Path) -> bool:
+    """Run checks; returns whether all is well.
+
+    It is not where a sound statement, a definition or a limit is refuted, where a rival was not
+    rejected, and where a check could not be judged. A refuted or loose printed claim is a result.
+    """
+    wanted = chosen(names)
+    numerics.configure()
+    outcomes: list[Outcome] = []
+    with progress_bar() as bar:
+        job = bar.add_task(f"checks ({size})", total=len(wanted))
+        for outcome in run_checks(wanted, size):
+            outcomes.append(outcome)
+            bar.advance(job)
+    console.print(report.verdict_table(outcomes), width=max(console.width, _TABLE), soft_wrap=False)
+    console.print()
+    width = min(console.width, _WIDEST)
+    for line in report.remarks(outcomes):
+        console.print(f"* {line}", soft_wrap=False, width=width)
+    report.store(outcomes, out / FOLDER, size=size)
+    console.print(f"\nVerdicts and evidence are in {out / FOLDER}")
+    defects = [outcome for outcome in outcomes if outcome.is_defect]
+    for outcome in defects:
+        finding = outcome.finding
+        said = outcome.failure or (finding.remark if finding else "")
+        console.print(f"FAILED {outcome.check.statement}: {said}")
+    return not defects
