@@ -1,7 +1,7 @@
 """The form of a check: what a statement claims, how that is judged, and what was found.
 
-A file of `theory_checks/` declares `CHECK` and two functions. `measure(size)` draws worlds, fits and
-measures; it never calls `simrlhf.theory`. `judge(measured)` evaluates the statement on what was
+A file of `theory_checks/` declares `CHECK` and two functions. `measure(size)` draws worlds, fits
+and measures; it never calls `simrlhf.theory`. `judge(measured)` evaluates the statement on what was
 measured and returns a `Finding`. Kept apart, the prediction cannot see the measurement, and one
 measurement can be judged under many wrong theories (`mutation`).
 """

@@ -88,14 +88,8 @@ def run_checks(names: Iterable[str], size: str) -> Iterator[Outcome]:
         yield Outcome(name, module.CHECK, finding, failure, time.perf_counter() - started)
 
 
-def _place(name: str) -> tuple[int, int, str]:
-    """Place of a check in the table: its family, then its number."""
+def _place(name: str) -> tuple[int, list[int], str]:
+    """Place of a check in the table: its family, then its number, as (3, [4, 1]) for a theorem."""
     family = max((f for f in _ORDER if name.startswith(f)), key=len, default="")
-    number = re.search(r"\d+(_\d+)?", name)
-    return (
-        _ORDER.index(family) if family else len(_ORDER),
-        int(number.group().split("_")[0]) * 100 + int((number.group().split("_") + ["0"])[1])
-        if number
-        else 0,
-        name,
-    )
+    place = _ORDER.index(family) if family else len(_ORDER)
+    return place, [int(number) for number in re.findall(r"\d+", name)], name
