@@ -6,6 +6,7 @@ Nothing here sees a simulated world, an estimator or a measurement. `vec` is C o
 
 from simrlhf.theory.bracketing import log_bracketing_number
 from simrlhf.theory.diversity import DiversityMetrics, diversity_metrics
+from simrlhf.theory.efficient_score import efficient_score_step
 from simrlhf.theory.gaussian_limits import gaussian_limits, seen_directions
 from simrlhf.theory.information import isotropic_fisher
 from simrlhf.theory.ingredients import (
@@ -23,6 +24,12 @@ from simrlhf.theory.limits import (
     parameter_count,
     reward_covariances,
     subspace_limit,
+)
+from simrlhf.theory.new_users import (
+    missed_truth,
+    new_user_bound,
+    new_user_limit,
+    new_user_noise_bound,
 )
 from simrlhf.theory.sample_size import (
     LARGEST_SAMPLE,
@@ -51,6 +58,7 @@ __all__ = [
     "design_extremes",
     "distance_ceiling",
     "diversity_metrics",
+    "efficient_score_step",
     "excess_log_loss",
     "gaussian_limits",
     "geometry_bound",
@@ -59,6 +67,10 @@ __all__ = [
     "limit_sample_size",
     "log_bracketing_number",
     "make_bound",
+    "missed_truth",
+    "new_user_bound",
+    "new_user_limit",
+    "new_user_noise_bound",
     "noise_norm",
     "not_applicable",
     "oracle_inequality",
