@@ -5,6 +5,7 @@ Nothing here sees a simulated world, an estimator or a measurement. `vec` is C o
 """
 
 from simrlhf.theory.bracketing import log_bracketing_number
+from simrlhf.theory.confidence import confidence_radius
 from simrlhf.theory.diversity import DiversityMetrics, diversity_metrics
 from simrlhf.theory.gaussian_limits import gaussian_limits, seen_directions
 from simrlhf.theory.information import isotropic_fisher
@@ -24,6 +25,14 @@ from simrlhf.theory.limits import (
     reward_covariances,
     subspace_limit,
 )
+from simrlhf.theory.pairs_needed import pairs_needed
+from simrlhf.theory.park import (
+    park_theorem_3_1,
+    park_theorem_3_2,
+    park_theorem_3_3,
+    park_theorem_f_1,
+)
+from simrlhf.theory.pessimism import greedy_bound, pessimism_bound
 from simrlhf.theory.sample_size import (
     LARGEST_SAMPLE,
     limit_sample_size,
@@ -37,6 +46,8 @@ from simrlhf.theory.subspaces import (
     oracle_inequality,
     theorem_4_1,
 )
+from simrlhf.theory.value_gap_limit import gaussian_value_gap_limit, greedy_value_gap_limit
+from simrlhf.theory.value_gaps import corollary_4_1, corollary_b_1, theorem_4_2
 
 __all__ = [
     "LARGEST_SAMPLE",
@@ -47,13 +58,19 @@ __all__ = [
     "SubspaceLimit",
     "bregman_divergence",
     "bregman_ratio",
+    "confidence_radius",
+    "corollary_4_1",
+    "corollary_b_1",
     "curvature_floor",
     "design_extremes",
     "distance_ceiling",
     "diversity_metrics",
     "excess_log_loss",
     "gaussian_limits",
+    "gaussian_value_gap_limit",
     "geometry_bound",
+    "greedy_bound",
+    "greedy_value_gap_limit",
     "isotropic_fisher",
     "isotropic_limits",
     "limit_sample_size",
@@ -62,12 +79,19 @@ __all__ = [
     "noise_norm",
     "not_applicable",
     "oracle_inequality",
+    "pairs_needed",
     "parameter_count",
+    "park_theorem_3_1",
+    "park_theorem_3_2",
+    "park_theorem_3_3",
+    "park_theorem_f_1",
+    "pessimism_bound",
     "reward_covariances",
     "seen_directions",
     "smallest_sample",
     "subspace_limit",
     "theorem_4_1",
     "theorem_4_1_sample_size",
+    "theorem_4_2",
     "worst_margin",
 ]
