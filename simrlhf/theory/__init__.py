@@ -5,6 +5,7 @@ Nothing here sees a simulated world, an estimator or a measurement. `vec` is C o
 """
 
 from simrlhf.theory.bracketing import log_bracketing_number
+from simrlhf.theory.confidence import confidence_radius
 from simrlhf.theory.diversity import DiversityMetrics, diversity_metrics
 from simrlhf.theory.efficient_score import efficient_score_step
 from simrlhf.theory.gaussian_limits import gaussian_limits, seen_directions
@@ -31,6 +32,14 @@ from simrlhf.theory.new_users import (
     new_user_limit,
     new_user_noise_bound,
 )
+from simrlhf.theory.pairs_needed import pairs_needed
+from simrlhf.theory.park import (
+    park_theorem_3_1,
+    park_theorem_3_2,
+    park_theorem_3_3,
+    park_theorem_f_1,
+)
+from simrlhf.theory.pessimism import greedy_bound, pessimism_bound
 from simrlhf.theory.sample_size import (
     LARGEST_SAMPLE,
     limit_sample_size,
@@ -44,6 +53,8 @@ from simrlhf.theory.subspaces import (
     oracle_inequality,
     theorem_4_1,
 )
+from simrlhf.theory.value_gap_limit import gaussian_value_gap_limit, greedy_value_gap_limit
+from simrlhf.theory.value_gaps import corollary_4_1, corollary_b_1, theorem_4_2
 
 __all__ = [
     "LARGEST_SAMPLE",
@@ -54,6 +65,9 @@ __all__ = [
     "SubspaceLimit",
     "bregman_divergence",
     "bregman_ratio",
+    "confidence_radius",
+    "corollary_4_1",
+    "corollary_b_1",
     "curvature_floor",
     "design_extremes",
     "distance_ceiling",
@@ -61,7 +75,10 @@ __all__ = [
     "efficient_score_step",
     "excess_log_loss",
     "gaussian_limits",
+    "gaussian_value_gap_limit",
     "geometry_bound",
+    "greedy_bound",
+    "greedy_value_gap_limit",
     "isotropic_fisher",
     "isotropic_limits",
     "limit_sample_size",
@@ -74,12 +91,19 @@ __all__ = [
     "noise_norm",
     "not_applicable",
     "oracle_inequality",
+    "pairs_needed",
     "parameter_count",
+    "park_theorem_3_1",
+    "park_theorem_3_2",
+    "park_theorem_3_3",
+    "park_theorem_f_1",
+    "pessimism_bound",
     "reward_covariances",
     "seen_directions",
     "smallest_sample",
     "subspace_limit",
     "theorem_4_1",
     "theorem_4_1_sample_size",
+    "theorem_4_2",
     "worst_margin",
 ]
