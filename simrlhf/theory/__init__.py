@@ -5,6 +5,14 @@ Nothing here sees a simulated world, an estimator or a measurement. `vec` is C o
 """
 
 from simrlhf.theory.bracketing import log_bracketing_number
+from simrlhf.theory.concentration import (
+    bernstein_noise_bound,
+    concentrated_distance,
+    largest_score,
+    net_noise_bound,
+    noise_norm_bound,
+    score_variance,
+)
 from simrlhf.theory.diversity import DiversityMetrics, diversity_metrics
 from simrlhf.theory.gaussian_limits import gaussian_limits, seen_directions
 from simrlhf.theory.information import isotropic_fisher
@@ -24,6 +32,7 @@ from simrlhf.theory.limits import (
     reward_covariances,
     subspace_limit,
 )
+from simrlhf.theory.link_constants import LinkConstants, link_constants
 from simrlhf.theory.sample_size import (
     LARGEST_SAMPLE,
     limit_sample_size,
@@ -44,9 +53,12 @@ __all__ = [
     "BoundStatus",
     "DiversityMetrics",
     "IsotropicLimits",
+    "LinkConstants",
     "SubspaceLimit",
+    "bernstein_noise_bound",
     "bregman_divergence",
     "bregman_ratio",
+    "concentrated_distance",
     "curvature_floor",
     "design_extremes",
     "distance_ceiling",
@@ -56,14 +68,19 @@ __all__ = [
     "geometry_bound",
     "isotropic_fisher",
     "isotropic_limits",
+    "largest_score",
     "limit_sample_size",
+    "link_constants",
     "log_bracketing_number",
     "make_bound",
+    "net_noise_bound",
     "noise_norm",
+    "noise_norm_bound",
     "not_applicable",
     "oracle_inequality",
     "parameter_count",
     "reward_covariances",
+    "score_variance",
     "seen_directions",
     "smallest_sample",
     "subspace_limit",
