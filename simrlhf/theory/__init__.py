@@ -4,7 +4,8 @@ Nothing here sees a simulated world, an estimator or a measurement. `vec` is C o
 (`theory.information`).
 """
 
-from simrlhf.theory.bracketing import log_bracketing_number
+from simrlhf.theory.bracketing import class_dimension, log_bracketing_number
+from simrlhf.theory.brackets import Brackets, bracket_ends, brackets_cover, construct_brackets
 from simrlhf.theory.concentration import (
     bernstein_noise_bound,
     concentrated_distance,
@@ -13,8 +14,15 @@ from simrlhf.theory.concentration import (
     noise_norm_bound,
     score_variance,
 )
+from simrlhf.theory.covers import log_bracketing_bound, log_cover_number
 from simrlhf.theory.diversity import DiversityMetrics, diversity_metrics
 from simrlhf.theory.gaussian_limits import gaussian_limits, seen_directions
+from simrlhf.theory.hellinger import (
+    chi_squares,
+    hellinger_bound,
+    hellinger_squares,
+    squared_error_bound,
+)
 from simrlhf.theory.information import isotropic_fisher
 from simrlhf.theory.ingredients import (
     bregman_divergence,
@@ -51,14 +59,20 @@ __all__ = [
     "LARGEST_SAMPLE",
     "Bound",
     "BoundStatus",
+    "Brackets",
     "DiversityMetrics",
     "IsotropicLimits",
     "LinkConstants",
     "SubspaceLimit",
     "bernstein_noise_bound",
+    "bracket_ends",
+    "brackets_cover",
     "bregman_divergence",
     "bregman_ratio",
+    "chi_squares",
+    "class_dimension",
     "concentrated_distance",
+    "construct_brackets",
     "curvature_floor",
     "design_extremes",
     "distance_ceiling",
@@ -66,12 +80,16 @@ __all__ = [
     "excess_log_loss",
     "gaussian_limits",
     "geometry_bound",
+    "hellinger_bound",
+    "hellinger_squares",
     "isotropic_fisher",
     "isotropic_limits",
     "largest_score",
     "limit_sample_size",
     "link_constants",
+    "log_bracketing_bound",
     "log_bracketing_number",
+    "log_cover_number",
     "make_bound",
     "net_noise_bound",
     "noise_norm",
@@ -83,6 +101,7 @@ __all__ = [
     "score_variance",
     "seen_directions",
     "smallest_sample",
+    "squared_error_bound",
     "subspace_limit",
     "theorem_4_1",
     "theorem_4_1_sample_size",
