@@ -17,7 +17,7 @@ MARGINS = (0.05, 0.8, 3.0, 6.0)
 
 
 def reference(name: str, margin: float) -> dict[str, float]:
-    """Every constant by its definition on 20,001 points that leave 0 out (a jump of laplace)."""
+    """Every constant by its definition on 20,002 points that leave 0 out (where laplace jumps)."""
     mean = links.get_link(name).mean
     z = jnp.asarray(np.linspace(-margin, margin, 20_002))
     psi = lambda x: -jnp.log(mean(x))  # noqa: E731
