@@ -4,11 +4,27 @@ Nothing here sees a simulated world, an estimator or a measurement. `vec` is C o
 (`theory.information`).
 """
 
-from simrlhf.theory.bracketing import log_bracketing_number
+from simrlhf.theory.bracketing import class_dimension, log_bracketing_number
+from simrlhf.theory.brackets import Brackets, bracket_ends, brackets_cover, construct_brackets
+from simrlhf.theory.concentration import (
+    bernstein_noise_bound,
+    concentrated_distance,
+    largest_score,
+    net_noise_bound,
+    noise_norm_bound,
+    score_variance,
+)
 from simrlhf.theory.confidence import confidence_radius
+from simrlhf.theory.covers import log_bracketing_bound, log_cover_number
 from simrlhf.theory.diversity import DiversityMetrics, diversity_metrics
 from simrlhf.theory.efficient_score import efficient_score_step
 from simrlhf.theory.gaussian_limits import gaussian_limits, seen_directions
+from simrlhf.theory.hellinger import (
+    chi_squares,
+    hellinger_bound,
+    hellinger_squares,
+    squared_error_bound,
+)
 from simrlhf.theory.information import isotropic_fisher
 from simrlhf.theory.ingredients import (
     bregman_divergence,
@@ -26,6 +42,7 @@ from simrlhf.theory.limits import (
     reward_covariances,
     subspace_limit,
 )
+from simrlhf.theory.link_constants import LinkConstants, link_constants
 from simrlhf.theory.new_users import (
     missed_truth,
     new_user_bound,
@@ -60,12 +77,21 @@ __all__ = [
     "LARGEST_SAMPLE",
     "Bound",
     "BoundStatus",
+    "Brackets",
     "DiversityMetrics",
     "IsotropicLimits",
+    "LinkConstants",
     "SubspaceLimit",
+    "bernstein_noise_bound",
+    "bracket_ends",
+    "brackets_cover",
     "bregman_divergence",
     "bregman_ratio",
+    "chi_squares",
+    "class_dimension",
+    "concentrated_distance",
     "confidence_radius",
+    "construct_brackets",
     "corollary_4_1",
     "corollary_b_1",
     "curvature_floor",
@@ -79,16 +105,24 @@ __all__ = [
     "geometry_bound",
     "greedy_bound",
     "greedy_value_gap_limit",
+    "hellinger_bound",
+    "hellinger_squares",
     "isotropic_fisher",
     "isotropic_limits",
+    "largest_score",
     "limit_sample_size",
+    "link_constants",
+    "log_bracketing_bound",
     "log_bracketing_number",
+    "log_cover_number",
     "make_bound",
     "missed_truth",
+    "net_noise_bound",
     "new_user_bound",
     "new_user_limit",
     "new_user_noise_bound",
     "noise_norm",
+    "noise_norm_bound",
     "not_applicable",
     "oracle_inequality",
     "pairs_needed",
@@ -99,8 +133,10 @@ __all__ = [
     "park_theorem_f_1",
     "pessimism_bound",
     "reward_covariances",
+    "score_variance",
     "seen_directions",
     "smallest_sample",
+    "squared_error_bound",
     "subspace_limit",
     "theorem_4_1",
     "theorem_4_1_sample_size",
