@@ -13,9 +13,14 @@ import numpy as np
 import pandas as pd
 
 from simrlhf import testing, theory
-from simrlhf.core import links, statistics, subspaces
+from simrlhf.core import links, statistics
 from simrlhf.study.checking import Check, Finding, Kind, attempt, fitted_draws, proved
-from simrlhf.world import WorldConfig
+from simrlhf.study.checking.likelihood_runs import (
+    BOUNDED,
+    LikelihoodRun,
+    hellinger_at,
+    likelihood_run,
+)
 
 DELTA = 0.05
 CHECK = Check(
@@ -33,42 +38,14 @@ CHECK = Check(
     "is kept whole, which halves the bound",
 )
 _RUNS = {"tiny": 40, "smoke": 1000, "paper": 5000}
-WORLD = WorldConfig(
-    n_users=4, d1=3, rank=1, nu=1.0, user_norms="equal", norm_bound=1.001, features="sphere"
-)
 _N_PAIRS = 100
 
 
 def measure(size: str) -> dict[str, Any]:
     """Rewards of truth and fit over the sample, and errors."""
-    runs = []
-    for draw in fitted_draws(WORLD, (_N_PAIRS,), _RUNS[size], norm_bound=WORLD.norm_bound):
-        runs.append({"repetition": draw.repetition, **rewards_of(draw)})
+    draws = fitted_draws(BOUNDED, (_N_PAIRS,), _RUNS[size], norm_bound=BOUNDED.norm_bound)
+    runs = [likelihood_run(draw) for draw in draws]
     return {"runs": runs, "pairs": _reward_pairs()}
-
-
-def rewards_of(draw: Any) -> dict[str, Any]:
-    """Reward differences under truth, truncated truth and fit, the error, and the design."""
-    world, result, preferences = draw.world, draw.result, draw.preferences
-    seen = preferences.weights > 0
-    x, users = preferences.features[seen], preferences.users[seen]
-    truncated = np.einsum("ak,bk,nbc->nac", world.basis, world.basis, world.delta)
-    deltas = {"truth": world.delta, "truncated": truncated, "fit": result.delta}
-    z = {name: np.einsum("jab,jab->j", x, delta[users]) for name, delta in deltas.items()}
-    labels = preferences.labels[seen]
-    losses = {name: float(np.sum(world.link.loss(v, labels))) for name, v in z.items()}
-    flat = x.reshape(x.shape[0], -1)
-    gram = [flat[users == user].T @ flat[users == user] for user in range(world.n_users)]
-    return {
-        **z,
-        "link": world.link,
-        "error": float(np.linalg.norm(result.delta - world.delta)),
-        "distance": subspaces.subspace_distance(result.basis, world.basis),
-        "smallest_design": float(min(np.linalg.eigvalsh(g)[0] for g in gram)),
-        "largest_feature": float(np.linalg.norm(flat, axis=1).max()),
-        "slack_to_truth": max(losses["fit"] - losses["truth"], 0.0),
-        "slack_to_truncated": max(losses["fit"] - losses["truncated"], 0.0),
-    }
 
 
 def _reward_pairs() -> pd.DataFrame:
@@ -131,62 +108,36 @@ def judge(measured: dict[str, Any]) -> Finding:
         remark=(
             f"{len(rows)} runs; sum H^2 is {filled.median():.4f} of its bound in the median: the "
             f"cover's logarithm, {rows['log_cover'].median():.0f} here, stands where p / 4 is "
-            f"right. dist informs from n = {n_star:g} on in this world (N = {WORLD.n_users}, d1 = "
-            f"{WORLD.d1}, k = 1, R = 1, design at its mean)."
+            f"right. dist informs from n = {n_star:g} on in this world (N = {BOUNDED.n_users}, "
+            f"d1 = {BOUNDED.d1}, k = 1, R = 1, design at its mean)."
         ),
         rows=rows,
     )
 
 
-def _row(run: dict[str, Any]) -> dict[str, Any]:
-    total = run["truth"].size
-    cover, bound, constants = hellinger_of(run, run["slack_to_truth"])
-    squares = theory.hellinger_squares(run["link"], run["fit"], run["truth"])
+def _row(run: LikelihoodRun) -> dict[str, Any]:
+    total = run.truth.size
+    cover, bound, constants = hellinger_at(
+        run.link, total, run.largest_feature, delta=DELTA, slack=run.slack_to_truth
+    )
+    squares = theory.hellinger_squares(run.link, run.fit, run.truth)
     error = theory.squared_error_bound(
         float(squares.sum()),
         smallest_information=constants.smallest_information,
-        smallest_design=run["smallest_design"],
-        sigma_k=WORLD.sigma_k,
+        smallest_design=run.smallest_design,
+        sigma_k=BOUNDED.sigma_k,
         ceiling=1.0,
     )
     return {
-        "repetition": run["repetition"],
         "hellinger": float(squares.sum()),
         "bound": bound.value,
         "total": total,
         "log_cover": cover,
         "without_cover": constants.largest_information / (4.0 * total),
-        "squared_error": run["error"] ** 2,
+        "squared_error": run.error**2,
         "from_hellinger": error.terms["squared_error"],
-        "distance": run["distance"],
+        "distance": run.distance,
     }
-
-
-def hellinger_of(
-    run: dict[str, Any], slack: float, log_chi_square: float | None = None
-) -> tuple[float, theory.Bound, Any]:
-    """Log of the cover, the bound of sum H^2, and the link's constants, for one run."""
-    total = run["truth"].size
-    margin = WORLD.norm_bound * run["largest_feature"]
-    constants = theory.link_constants(run["link"], margin=margin)
-    cover = theory.log_cover_number(
-        n_users=WORLD.n_users,
-        d1=WORLD.d1,
-        d2=WORLD.d2,
-        rank=WORLD.rank,
-        norm_bound=WORLD.norm_bound,
-        resolution=1.0 / (total * run["largest_feature"]),
-    ).value
-    bound = theory.hellinger_bound(
-        log_cover=cover,
-        delta=DELTA,
-        xi=constants.xi,
-        largest_information=constants.largest_information,
-        total_pairs=total,
-        slack=slack,
-        log_chi_square=log_chi_square,
-    )
-    return cover, bound, constants
 
 
 def _steps(pairs: pd.DataFrame) -> list[testing.Judgement]:
@@ -257,20 +208,17 @@ def _formulas() -> list[testing.Judgement]:
 
 def _n_star() -> float:
     """Smallest n at which the bound of dist is below 1, with `m = n`, the mean design."""
-    feature_norm = math.sqrt(WORLD.d1 * WORLD.d2)
+    feature_norm = math.sqrt(BOUNDED.d1 * BOUNDED.d2)
 
     def value(n_pairs: int) -> float:
-        run = {
-            "truth": np.empty(WORLD.n_users * n_pairs),
-            "largest_feature": feature_norm,
-            "link": links.LOGISTIC,
-        }
-        _, bound, constants = hellinger_of(run, 0.0)
+        _, bound, constants = hellinger_at(
+            links.LOGISTIC, BOUNDED.n_users * n_pairs, feature_norm, delta=DELTA
+        )
         return theory.squared_error_bound(
             bound.value,
             smallest_information=constants.smallest_information,
             smallest_design=n_pairs,
-            sigma_k=WORLD.sigma_k,
+            sigma_k=BOUNDED.sigma_k,
             ceiling=1.0,
         ).value
 
