@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,14 @@ CHECK = Check(
 )
 _REPETITIONS = {"tiny": 5, "smoke": 30, "paper": 200}
 _SIZES = (10, 40, 160)
-_WORLD = {"n_users": 10, "d1": 6, "d2": 1, "rank": 2, "nu": 1.0}
+_WORLD = WorldConfig(n_users=10, d1=6, rank=2, nu=1.0)
 
 
 def measure(size: str) -> dict[str, Any]:
     """Errors and distances of fits, and of two estimates built to be extreme."""
     rows = []
     for tail in (0.0, 0.5):
-        config = WorldConfig(tail=tail, **_WORLD)
+        config = replace(_WORLD, tail=tail)
         for estimator in ("share_b", "full"):
             for draw in fitted_draws(
                 config, _SIZES, _REPETITIONS[size], estimator=estimator, norm_bound=4.0
@@ -112,7 +113,7 @@ def judge(measured: dict[str, Any]) -> Finding:
     """Never violated on fits; equal, or nearly, at the extreme estimates."""
     rows, tight, above = measured["rows"], measured["tight"], measured["above"]
     shared = rows[rows["estimator"] == "share_b"]
-    ceiling = theory.distance_ceiling(_WORLD["rank"], _WORLD["d1"])
+    ceiling = theory.distance_ceiling(_WORLD.rank, _WORLD.d1)
     edge = _bound(tight["error"], tight["sigma_k"])
     judgements = [
         attempt(
@@ -132,7 +133,7 @@ def judge(measured: dict[str, Any]) -> Finding:
             testing.never_violated,
             shared["sine"],
             _bound(shared["operator_error"], shared["sigma_k"], case="spectral"),
-            ceiling=theory.distance_ceiling(_WORLD["rank"], _WORLD["d1"], kind="spectral"),
+            ceiling=theory.distance_ceiling(_WORLD.rank, _WORLD.d1, kind="spectral"),
             tight=(tight["distance"], spectral),
             rival=spectral / np.sqrt(2.0),
             statement="S1, largest sine",

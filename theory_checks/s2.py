@@ -15,6 +15,7 @@ import pandas as pd
 from simrlhf import testing, theory
 from simrlhf.metrics import measure_instance
 from simrlhf.study.checking import Check, Finding, Kind, attempt, exactly, fitted_draws, proved
+from simrlhf.theory.subspaces import LEVELS
 from simrlhf.world import WorldConfig
 
 CHECK = Check(
@@ -105,16 +106,16 @@ def judge(measured: dict[str, Any]) -> Finding:
     rows = pd.DataFrame([_row(run) for run in measured["runs"]])
     edge = measured["edge"]
     reached = {level: np.array([_at_edge(row, level) for _, row in edge.iterrows()])
-               for level in theory.subspaces.LEVELS}  # fmt: skip
+               for level in LEVELS}  # fmt: skip
     wrong = np.array([_at_edge(row, "a_priori", noise=0.5) for _, row in edge.iterrows()])
     judgements = [
         attempt(
             testing.assert_identity, reached[level], edge["error"], rival=wrong, tolerance=1e-9,
             statement=f"S2 {level} at the far edge",
         )
-        for level in theory.subspaces.LEVELS
+        for level in LEVELS
     ]  # fmt: skip
-    for level in theory.subspaces.LEVELS:
+    for level in LEVELS:
         known = rows.dropna(subset=level)
         judgements.append(
             attempt(
@@ -175,7 +176,7 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
         name: run[name]
         for name in ("world", "n_pairs", "repetition", "error_norm", "truncated_error_norm")
     }
-    for level in theory.subspaces.LEVELS:
+    for level in LEVELS:
         bound = theory.oracle_inequality(level=level, **given)
         row[level] = bound.value
         row[f"{level}_error"] = bound.terms.get("error", np.nan)

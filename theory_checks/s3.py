@@ -7,6 +7,7 @@ Matrix Bernstein `||G||_op <= rho l / 3 + sqrt(rho^2 l^2 / 9 + 2 V l)`, and log-
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ CHECK = Check(
 )
 _REDRAWS = {"tiny": 200, "smoke": 1000, "paper": 10_000}
 _FITS = {"tiny": 20, "smoke": 100, "paper": 1000}
-_BASE = {"n_users": 8, "d1": 6, "rank": 2, "nu": 0.5, "user_norms": "equal"}
+_BASE = WorldConfig(n_users=8, d1=6, rank=2, nu=0.5, user_norms="equal")
 _DESIGNS = (
     ("logistic", {}),
     ("probit", {"link": "probit"}),
@@ -54,7 +55,7 @@ _INFORMATIVE_SIZES = (400, 800, 1600, 3200, 6400)
 def measure(size: str) -> dict[str, Any]:
     """Norms of redrawn scores on fixed designs, fits, and the scalar design."""
     designs = [
-        _redrawn(name, next(samples(WorldConfig(**(_BASE | changes)), (60,), 1)), _REDRAWS[size])
+        _redrawn(name, next(samples(replace(_BASE, **changes), (60,), 1)), _REDRAWS[size])
         for name, changes in _DESIGNS
     ]
     fits = [

@@ -29,17 +29,17 @@ CHECK = Check(
     kind=Kind.SOUND,
     claim="sum H^2 <= (sqrt A + sqrt b)^2, A with sum log(1 + chi2(P* || P^<>)) + log(2 / delta); "
     "the chi-square sum goes as the squared tail",
-    procedure="fits of a bounded world with tails from .003 to .3; the chi-square sum over the "
+    procedure="fits of a bounded world with tails from .001 to .1; the chi-square sum over the "
     "squared tail, and the exponent of the sum that Lemma 4 bounds, over two decades",
     rival="exponent 1, that of Lemma 4's bound; a bound without the cover and without the tail",
-    tolerance="never violated (stronger than delta = .05); constant to 10 %, the next power of the "
+    tolerance="never violated (stronger than delta = .05); constant to 5 %, the next power of the "
     "largest tail",
     source="theory.md, S4b (proof in simrlhf.theory.hellinger)",
 )
 _REPETITIONS = {"tiny": 6, "smoke": 40, "paper": 400}
-_TAILS = (0.003, 0.01, 0.03, 0.1, 0.3)
-# the next power of the tail: a reward difference of .3 at slopes and curvatures of order one
-_QUADRATIC = 0.1
+_TAILS = (0.001, 0.003, 0.01, 0.03, 0.1)
+# the next power of the tail: reward differences of .1 and a link with slopes of order one
+_QUADRATIC = 0.05
 _N_PAIRS = 100
 
 

@@ -53,11 +53,11 @@ class Link:
     """
 
     name: str
-    mean: Callable[[jax.Array], jax.Array]
-    loss: Callable[[jax.Array, jax.Array], jax.Array]
-    loss_slope: Callable[[jax.Array, jax.Array], jax.Array]
-    loss_curvature: Callable[[jax.Array, jax.Array], jax.Array]
-    information: Callable[[jax.Array], jax.Array]
+    mean: Callable[..., jax.Array]
+    loss: Callable[..., jax.Array]
+    loss_slope: Callable[..., jax.Array]
+    loss_curvature: Callable[..., jax.Array]
+    information: Callable[..., jax.Array]
     curvature_bound: float
     slope_bound: float
     is_preference: bool
