@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.special
+import scipy.stats
 
 from simrlhf import testing, theory
-from simrlhf.core import links, numerics
+from simrlhf.core import links, statistics
 from simrlhf.study.checking import Check, Finding, Kind, attempt, proved
 from simrlhf.world import World, WorldConfig, make_world
 
@@ -27,15 +29,16 @@ CHECK = Check(
     "power of the tail in the worst pair and in the expected divergence over Gaussian pairs",
     rival="the bound without the 2 (a pair's features differ by up to 2 L_1); powers 2 and 1 "
     "of the tail interchanged",
-    tolerance="rounding, since it is deterministic; 99 % intervals of the powers over worlds",
+    tolerance="rounding, since it is deterministic; 4 % for a power, which is exact for small "
+    "tails only and a whole 1 from its rival",
     source="P-ShareLoRA, Lemma 4 (and 7)",
 )
 _L1 = 1.0
-_TAILS = (0.003, 0.01, 0.03, 0.1)
-_WORLDS = {"tiny": 6, "smoke": 30, "paper": 300}
+_TAILS = (0.001, 0.01, 0.1)
+_WORLDS = {"tiny": 4, "smoke": 20, "paper": 200}
 _LINKS = ("logistic", "probit", "laplace")
 _STEPS = 50
-_PAIRS = 2000
+_PAIRS = 1000
 
 
 def measure(size: str) -> dict[str, Any]:
@@ -48,9 +51,7 @@ def measure(size: str) -> dict[str, Any]:
             for tail in _TAILS:
                 config = WorldConfig(n_users=8, d1=6, d2=2, rank=2, nu=0.5, tail=tail, link=name)
                 rows.append(_row(make_world(config, seed=number), number, sample))
-    with numerics.float64_scope():
-        attained = pd.DataFrame(_attained())
-    return {"rows": pd.DataFrame(rows), "attained": attained}
+    return {"rows": pd.DataFrame(rows), "attained": pd.DataFrame(_attained())}
 
 
 def _row(world: World, number: int, sample: np.ndarray) -> dict[str, Any]:
@@ -58,23 +59,22 @@ def _row(world: World, number: int, sample: np.ndarray) -> dict[str, Any]:
     worst = _worst_pair(world.delta - truncated)
     truth = np.tensordot(sample, world.delta, axes=((1, 2), (1, 2)))
     other = np.tensordot(sample, truncated, axes=((1, 2), (1, 2)))
-    with numerics.float64_scope():
-        gaps = _log(world.link, np.sum(worst * world.delta, axis=(1, 2))) - _log(
-            world.link, np.sum(worst * truncated, axis=(1, 2))
-        )
-        chance = np.asarray(world.link.mean(truth))
-        divergence = chance * (_log(world.link, truth) - _log(world.link, other))
-        divergence += (1.0 - chance) * (_log(world.link, -truth) - _log(world.link, -other))
-        farthest = 2.0 * _L1 * float(np.linalg.norm(world.delta, axis=(1, 2)).max())
-        slope = _largest_slope(world.link, farthest)
+    name = world.config.link
+    gaps = _log(name, np.sum(worst * world.delta, axis=(1, 2))) - _log(
+        name, np.sum(worst * truncated, axis=(1, 2))
+    )
+    gain, loss = (_log(name, side * truth) - _log(name, side * other) for side in (1.0, -1.0))
+    chance = np.exp(_log(name, truth))
+    divergence = chance * gain + (1.0 - chance) * loss
+    farthest = 2.0 * _L1 * float(np.linalg.norm(world.delta, axis=(1, 2)).max())
     return {
         "world": number,
-        "link": world.config.link,
+        "link": name,
         "tail": world.config.tail,
         "N": world.n_users,
         "tail_energy": float(np.sum(world.singular_values[world.config.rank :] ** 2)),
         "margin": farthest,
-        "lipschitz": slope,
+        "lipschitz": _largest_slope(name, farthest),
         "worst": float(np.abs(gaps).mean()),
         "mean_divergence": float(divergence.mean()),
     }
@@ -96,35 +96,42 @@ def _attained() -> Iterator[dict[str, Any]]:
     The common base puts `z` where `log Phi` is steepest: anywhere below 0 under Laplace.
     """
     for name, base in (("laplace", 0.0), ("logistic", -12.0)):
-        link = links.get_link(name)
         for n_users in (2, 5, 20):
             for tail in (0.01, 0.1, 0.5):
                 at = np.full(n_users, base)
-                gap = _log(link, at - 2.0 * _L1 * tail) - _log(link, at)
+                gap = _log(name, at - 2.0 * _L1 * tail) - _log(name, at)
                 yield {
                     "link": name,
                     "N": n_users,
                     "tail_energy": n_users * tail**2,
-                    "lipschitz": _largest_slope(link, -base + 2.0 * _L1 * tail),
+                    "lipschitz": _largest_slope(name, -base + 2.0 * _L1 * tail),
                     "worst": float(np.abs(gap).mean()),
                 }
 
 
-def _log(link: links.Link, z: np.ndarray) -> np.ndarray:
-    """`log Phi(z)`: minus the loss of a label of 1."""
-    return -np.asarray(link.loss(np.asarray(z), np.ones_like(z)))
+def _log(name: str, z: np.ndarray) -> np.ndarray:
+    """`log Phi(z)`, written out."""
+    if name == "logistic":
+        return -np.logaddexp(0.0, -z)
+    if name == "probit":
+        return scipy.special.log_ndtr(z)
+    return np.where(z < 0.0, z - np.log(2.0), np.log1p(-0.5 * np.exp(-np.maximum(z, 0.0))))
 
 
-def _largest_slope(link: links.Link, margin: float) -> float:
-    """Largest `|Phi'/Phi|` on `|z| <= margin`; slopes of `log Phi` fall in z: it is log-concave."""
-    grid = np.linspace(-margin, margin, 1001)
-    return float(np.abs(np.asarray(link.loss_slope(grid, np.ones_like(grid)))).max())
+def _largest_slope(name: str, margin: float) -> float:
+    """`Phi'/Phi` at `-margin`: it falls in z, for the links are log-concave."""
+    if name == "logistic":
+        return float(scipy.special.expit(margin))
+    if name == "probit":
+        return float(np.exp(scipy.stats.norm.logpdf(margin) - scipy.special.log_ndtr(-margin)))
+    return 1.0
 
 
 def judge(measured: dict[str, Any]) -> Finding:
     """The inequality at its worst, the constants, and the power of the tail in both."""
     rows, attained = measured["rows"], measured["attained"]
     bound, edge = _bound(rows), _bound(attained)
+    some = rows[rows["tail"] == rows["tail"].max()]
     holds = attempt(
         testing.never_violated,
         rows["worst"],
@@ -135,47 +142,51 @@ def judge(measured: dict[str, Any]) -> Finding:
     )
     constants = attempt(
         testing.assert_identity,
-        rows["lipschitz"],
+        some["lipschitz"],
         [
             theory.link_constants(links.get_link(row["link"]), margin=row["margin"]).xi
-            for _, row in rows.iterrows()
+            for _, row in some.iterrows()
         ],
-        rival=np.ones(len(rows)),
+        rival=np.ones(len(some)),
         tolerance=1e-9,
         statement="xi of theory.link_constants",
     )
-    powers = {
-        name: attempt(
-            testing.rate,
-            rows["tail"],
-            rows[column],
-            exponent=power,
+    slopes = _powers(rows)
+    powers = [
+        attempt(
+            testing.assert_identity,
+            slopes[column],
+            power,
             rival=3.0 - power,
-            repetition=rows["world"],
-            curve=rows["link"],
-            statement=f"power of the tail in the {name}",
+            tolerance=0.04,
+            statement=f"power of the tail in {column}",
         )
-        for name, column, power in (
-            ("worst pair", "worst", 1.0),
-            ("expected divergence", "mean_divergence", 2.0),
-        )
-    }
+        for column, power in (("worst", 1.0), ("mean_divergence", 2.0))
+    ]
     filled = attained["worst"] / edge
     smallest = rows["tail"].min()
     gain = rows["worst"] / rows["mean_divergence"]
-    mean_power = powers["expected divergence"].measured
+    power = statistics.mean_interval(slopes["mean_divergence"].to_numpy(), confidence=0.99)
     return proved(
-        [holds, constants, *powers.values()],
+        [holds, constants, *powers],
         quantity="power of the tail in the expected divergence",
-        measured=mean_power,
+        measured=power,
         tightness=float(filled.max()),
         remark=f"Attained (ratio {filled.max():.4f}) where users miss one direction equally; at "
         f"random worlds' worst pairs the median ratio is {(rows['worst'] / bound).median():.2f}. "
         "It is linear in the tail while the expected divergence goes as its power "
-        f"{mean_power.estimate:.3f}: at a tail of {smallest:g} the worst pair costs "
+        f"{power.estimate:.3f}: at a tail of {smallest:g} the worst pair costs "
         f"{gain[rows['tail'] == smallest].median():.0f} times the average one (A2's cause).",
         rows=rows,
     )
+
+
+def _powers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Slope on log tail of every world under every link."""
+    logs = rows[["tail", "worst", "mean_divergence"]].apply(np.log)
+    centred = logs - logs.groupby([rows["world"], rows["link"]]).transform("mean")
+    products = centred.mul(centred["tail"], axis=0).groupby([rows["world"], rows["link"]]).sum()
+    return products.div(products["tail"], axis=0)
 
 
 def _bound(rows: pd.DataFrame) -> pd.Series:
