@@ -44,7 +44,7 @@ TOWARDS = {
 _NAMES = {"N": "n_users", "d1": "d1", "d2": "d2", "k": "rank", "nu": "nu", "tail": "tail"}
 _VALUES: dict[str, dict[str, tuple[float, ...]]] = {
     "tiny": {
-        "n": (100, 200, 400),
+        "n": (100, 400, 1600),
         "N": (40,),
         "nu": (0.25,),
         "tail": (0.03, 0.3),
@@ -71,7 +71,7 @@ _VALUES: dict[str, dict[str, tuple[float, ...]]] = {
         "scale": (0.1, 0.3, 3.0, 10.0),
     },
 }
-REPETITIONS = {"tiny": 6, "smoke": 10, "paper": 60}
+REPETITIONS = {"tiny": 8, "smoke": 10, "paper": 60}
 
 
 class Swept(NamedTuple):
