@@ -114,14 +114,15 @@ def judge(measured: dict[str, Any]) -> Finding:
         tolerance=0.01,
         statement="power of C in the weakest direction's variance",
     )
-    isotropic = float((fits["squared_distance"] / fits["bound"]).max())
+    ratio = rows["squared_distance"] / rows["bound"]
+    isotropic = float(ratio[~bends | (rows["value"] == 1.0)].max())
     weakest = rows.loc[bends, "value"].min()
     return sweeps.printed(
         found,
         [covers, geometry, exact],
         quantity="power of C in lambda_min",
         measured=power,
-        remark=f"C = {isotropic:.1f} covers all fits under isotropic features, and "
+        remark=f"C = {isotropic:.1f} covers what has isotropic features, and "
         f"{found.constant:.0f} is needed at lambda = {weakest:g}: C goes as 1/lambda_min of the "
         f"features, which Assumption 1 does not bound (A3). Slopes under isotropic features: "
         f"{found.spelt(*(name for name in found.drifts if name != 'lambda'))}.",
