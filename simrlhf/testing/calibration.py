@@ -96,21 +96,21 @@ def calibrate(
     interval lies beyond `tolerance` on the side that asks for a larger constant where the variable
     may go, and falls if it lies beyond on the other.
 
-    A ratio that saturates, as `(d1 - k) / (d1 + N)` in d1, has a slope over any finite range, of
-    less than a factor's power; that is what the tolerance is for.
+    A ratio that saturates, as `(d1 - k) / (d1 + N)` in d1, has a small slope over any finite range;
+    that is what the tolerance is for.
 
     Args:
         measured, bound: positive, one for each row; the bound with its constant set to 1.
         variables: by name, the value in each row; NaN where the row is not of this sweep.
         repetition: label of each row's repetition.
-        towards: where a variable may go: `"infinity"` (by default), `"zero"` or `"both"`; a drift
-            in a variable that may go to both ends asks for too much at one of them, so it rises.
+        towards: where a variable may go: `"infinity"` (by default), `"zero"` or `"both"`; any drift
+            of the last asks for too much at one end, so it rises.
         tolerance: of a slope.
         confidence: of the intervals.
 
     Raises:
-        InputError: shapes, values that are not positive, a sweep in which a repetition has one
-            value only, or fewer than five repetitions.
+        InputError: shapes, values that are not positive, a sweep of one value or of fewer than
+            five repetitions.
     """
     found = evidence.values("measured", measured)
     limit = evidence.values("bound", evidence.alongside("bound", bound, found.shape))
@@ -132,12 +132,8 @@ def calibrate(
         slope = _slope(name, x[inside], ratio[inside], owner[inside], level)
         rises, falls = _reading(slope, given.get(name, "infinity"), room)
         drifts[name] = Drift(slope, rises, falls, *_range(x[inside]))
-    return Calibration(
-        constant=float(ratio.max()),
-        median=float(np.median(ratio)),
-        drifts=drifts,
-        tolerance=room,
-    )
+    largest, middle = float(ratio.max()), float(np.median(ratio))
+    return Calibration(constant=largest, median=middle, drifts=drifts, tolerance=room)
 
 
 def _slope(
