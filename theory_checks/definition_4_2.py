@@ -24,7 +24,7 @@ CHECK = Check(
     claim="brackets of L1 size epsilon over all users and both labels hold every member of the "
     "class on every pair",
     procedure="share-B with d1 = 2, k = 1, one and two users: theory's list of brackets; random "
-    "members and the worst ones, between the listed, on pairs around the sphere of radius X: how "
+    "members, a third of them of the largest norm, on pairs around the sphere of radius X: how "
     "far each is from the nearest middle, against the half-width epsilon/(4N); sizes added up; "
     "numbers against the explicit bound",
     rival="half-width epsilon/(16N); a size that forgets a label; numbers against the bound "
@@ -94,12 +94,19 @@ def judge(measured: dict[str, Any]) -> Finding:
         rival=counts["log_bound"] / (2.0 + counts["N"]),
         statement="number of brackets",
     )
+    explicit = attempt(
+        testing.assert_identity,
+        counts["log_count_bound"],
+        counts["log_bound"],
+        rival=(1.0 + counts["N"]) / (2.0 + counts["N"]) * counts["log_bound"],
+        statement="the explicit bound",
+    )
     filled = float((rows["distance"] / rows["half_width"]).max())
     listed = ", ".join(
         f"{c:.0f} for N = {n}" for n, c in zip(counts["N"], counts["count"], strict=True)
     )
     return proved(
-        [holds, said, size, number],
+        [holds, said, size, number, explicit],
         quantity="largest distance from a middle over the half-width",
         measured=exactly(filled),
         tightness=filled,
@@ -143,4 +150,5 @@ def _case(case: dict[str, Any], probes: np.ndarray) -> tuple[pd.DataFrame, dict[
         "size": size,
         "count": float(lower.shape[0]),
         "log_bound": bound,
+        "log_count_bound": brackets.log_count_bound,
     }

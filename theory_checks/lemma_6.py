@@ -130,7 +130,8 @@ def judge(measured: dict[str, Any]) -> Finding:
         measured=exactly(float(factor.max())),
         tightness=float(factor.max() * _LOW),
         remark=f"Assumption 2 leaves a factor of 1/0.9: {factor.max():.4f} is attained, and "
-        f"{100 * share:.0f} % of {len(designs)} designs on which it holds exceed 1.1. B.3 is "
+        f"{100 * share:.0f} % of {len(designs)} designs on which it holds exceed 1.1, by "
+        f"{100.0 * (factor.max() / _HIGH - 1.0):.0f} %, which an unknown C_8 may take up. B.3 is "
         f"covered by C_8 = {found.constant:.2f}; it rises in "
         f"{', '.join(found.rising) or 'no variable'} and falls in "
         f"{', '.join(found.falling) or 'no variable'}: slopes {found.spelt()}. The error itself "
