@@ -1,0 +1,224 @@
+"""S6: a new user on the frozen basis: what he cannot reach, and what noise leaves.
+
+`||Delta_hat_0 - T||^2 = ||V_hat - V0||^2 + ||rho||^2`,
+`||rho|| <= sine ||B^<>'T|| + ||(I - P^<>) T||`,
+`||V_hat - V0|| <= (||B_hat'G_0|| + L ||Z||_op ||X vec rho||) / (s lambda_min(Z'Z))`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simrlhf import testing, theory
+from simrlhf.core import subspaces
+from simrlhf.estimators import adapt_users
+from simrlhf.sampling import sample_preferences
+from simrlhf.study.checking import Check, Finding, Kind, attempt, exactly, fitted_draws, proved
+from simrlhf.world import World, WorldConfig, make_world
+
+DELTA = 0.05
+CHECK = Check(
+    statement="S6",
+    title="new users on a frozen basis",
+    kind=Kind.SOUND,
+    claim="||E_0||^2 <= ((a + L ||Z|| ||X rho||) / (s m_0))^2 + ||rho||^2; ||B_hat'G_0|| within "
+    "its sub-Gaussian bound w.p. 1 - delta",
+    procedure="users of another world with the same basis, in and off its span, adapted by fits of "
+    "few and many pairs under three links; equality for a quadratic loss with one parameter; a "
+    "quadratic form of 20,000 fair signs at delta = .001",
+    rival="the bound without the missed part's curvature term, at the equality; the quadratic form "
+    "without its 2 ||S|| log(1/delta)",
+    tolerance="relative 1e-9; 99 % Clopper-Pearson interval above delta rejects",
+    source="theory.md, S6 (proof in simrlhf.theory.new_users)",
+)
+_SETTINGS = {"tiny": (4, (40, 160)), "smoke": (20, (40, 160, 640)), "paper": (200, (40, 160, 640))}
+_BASE = WorldConfig(n_users=8, d1=6, rank=2, nu=0.3, user_norms="equal", norm_bound=1.5)
+_WORLDS = (
+    ("in the span", {}),
+    ("off the span", {"tail": 0.3}),
+    ("laplace", {"link": "laplace"}),
+    ("probit, off the span", {"link": "probit", "tail": 0.3}),
+)
+
+
+def measure(size: str) -> dict[str, Any]:
+    """Ingredients of every adapted user."""
+    repetitions, sizes = _SETTINGS[size]
+    runs = []
+    for name, changes in _WORLDS:
+        config = replace(_BASE, **changes)
+        for draw in fitted_draws(config, sizes, repetitions, norm_bound=config.norm_bound):
+            runs += _adapted(name, draw)
+    signs = np.random.default_rng(6).choice([-0.5, 0.5], size=(20_000, 60)).sum(axis=1)
+    return {"runs": runs, "signs": np.abs(signs)}
+
+
+def _adapted(name: str, draw: Any) -> list[dict[str, Any]]:
+    """New users with the world's basis: another draw of the right directions, turned to it."""
+    world, basis = draw.world, draw.result.basis
+    other = make_world(world.config, seed=10_000 + draw.repetition)
+    # both bases completed to frames of R^d1; a tail stays off the span
+    turn = _frame(world.basis) @ _frame(other.basis).T
+    new = World(
+        world.config, world.theta_init, turn @ other.delta, world.basis, world.singular_values,
+        world.link,
+    )  # fmt: skip
+    prefs = sample_preferences(new, draw.n_pairs, seed=20_000 + draw.repetition)
+    adapted = adapt_users(draw.result, prefs)
+    sine = subspaces.subspace_distance(basis, world.basis, "spectral")
+    found = []
+    for user in range(new.n_users):
+        mine = prefs.user(user)
+        x, y, truth = prefs.features[mine], prefs.labels[mine], new.delta[user]
+        start = basis.T @ truth
+        missed = truth - basis @ start
+        z = np.einsum("jab,ab->j", x, truth)
+        projected = np.einsum("ak,jab->jkb", basis, x).reshape(x.shape[0], -1)
+        slopes = np.asarray(new.link.loss_slope(z, y))
+        ends = [z, z - np.einsum("jab,ab->j", x, missed),
+                np.einsum("jab,ab->j", x, adapted.delta[user])]  # fmt: skip
+        inside = world.basis.T @ truth
+        found.append(
+            {
+                "world": name,
+                "n_pairs": draw.n_pairs,
+                "repetition": draw.repetition,
+                "user": user,
+                "link": new.link,
+                "error": float(np.linalg.norm(adapted.delta[user] - truth)),
+                "inside_error": float(np.linalg.norm(basis.T @ adapted.delta[user] - start)),
+                "missed": float(np.linalg.norm(missed)),
+                "missed_rewards": float(np.linalg.norm(np.einsum("jab,ab->j", x, missed))),
+                "noise": float(np.linalg.norm(projected.T @ slopes)),
+                "design": projected.T @ projected,
+                "largest_reward": float(max(np.abs(end).max() for end in ends)),
+                "largest_truth": float(np.abs(z).max()),
+                "sine": sine,
+                "inside_norm": float(np.linalg.norm(inside)),
+                "outside_norm": float(np.linalg.norm(truth - world.basis @ inside)),
+            }
+        )
+    return found
+
+
+def _frame(basis: np.ndarray) -> np.ndarray:
+    return np.hstack([basis, subspaces.orthonormal_complement(basis)])
+
+
+def judge(measured: dict[str, Any]) -> Finding:
+    """Both inequalities on all users, the identity, the equality and the chance bound."""
+    rows = pd.DataFrame([_row(run) for run in measured["runs"]])
+    signs = measured["signs"]
+    design = np.array([[60.0]])
+    edge = theory.new_user_noise_bound(design, score_width=1.0, delta=0.001)
+    log = np.log(1000.0)
+    by_hand = 0.5 * np.sqrt(60.0 * (1.0 + 2.0 * np.sqrt(log) + 2.0 * log))
+    reached, without = _at_equality()
+    pieces = np.hypot(rows["inside_error"], rows["missed"])
+    judgements = [
+        attempt(
+            testing.assert_identity, rows["error"], pieces,
+            rival=rows["inside_error"] + rows["missed"], statement="the two parts of the error",
+        ),
+        attempt(
+            testing.never_violated, rows["missed"], rows["missed_bound"] + 1e-12,
+            rival=rows["outside_only"] + 1e-12, statement="||rho||",
+        ),
+        attempt(
+            testing.never_violated, rows["error"], rows["bound"],
+            tight=([1.0] * len(reached), reached), rival=without, statement="S6",
+        ),
+        attempt(
+            testing.assert_identity, reached, np.ones(len(reached)), rival=without,
+            statement="S6 at equality",
+        ),
+        attempt(
+            testing.never_violated, signs, edge, rival=0.5 * np.sqrt(60 * (1 + 2 * np.sqrt(log))),
+            delta=0.001, statement="the quadratic form of fair signs",
+        ),
+        attempt(
+            testing.never_violated, rows["noise"], rows["noise_bound"], delta=DELTA,
+            rival=rows["noise"].median(), statement="||B_hat'G_0||",
+        ),
+        attempt(
+            testing.assert_identity, [edge], [by_hand], rival=[1.1 * by_hand],
+            statement="the quadratic form written out",
+        ),
+    ]  # fmt: skip
+    filled = rows["error"] / rows["bound"]
+    ceiling = 2.0 * float(_BASE.norm_bound or np.inf)
+    informs = (rows["bound"] < ceiling).groupby(rows["n_pairs"]).mean() > 0.5
+    return proved(
+        judgements,
+        quantity="largest error of a new user over its bound",
+        measured=exactly(float(filled.max())),
+        tightness=float((1.0 / reached).max()),
+        n_star=float(informs[informs].index.min()) if informs.any() else np.inf,
+        informative=bool(informs.any()),
+        remark=(
+            f"Never violated for {len(rows)} new users; {filled.median():.2f} of the bound in the "
+            f"median; the noise is {(rows['noise'] / rows['noise_bound']).median():.2f} of its "
+            f"chance bound. n* is the new user's own, where half of the bounds are below 2 R."
+        ),
+        rows=rows,
+    )
+
+
+def _row(run: dict[str, Any]) -> dict[str, Any]:
+    values = np.linalg.eigvalsh(run["design"])
+    constants = theory.link_constants(run["link"], margin=run["largest_truth"])
+    bound = theory.new_user_bound(
+        noise=run["noise"],
+        missed=run["missed"],
+        missed_rewards=run["missed_rewards"],
+        smallest_design=max(float(values[0]), 0.0),
+        largest_design=float(values[-1]),
+        curvature=theory.curvature_floor(run["link"], margin=run["largest_reward"]),
+        curvature_bound=run["link"].curvature_bound,
+    )
+    kept = ("world", "n_pairs", "repetition", "user", "error", "inside_error", "missed", "noise")
+    return {
+        **{name: run[name] for name in kept},
+        "bound": bound.value,
+        "missed_bound": theory.missed_truth(
+            largest_sine=run["sine"],
+            inside_norm=run["inside_norm"],
+            outside_norm=run["outside_norm"],
+        ),
+        "outside_only": run["outside_norm"],
+        "noise_bound": theory.new_user_noise_bound(
+            run["design"], score_width=constants.score_width, delta=DELTA
+        ),
+    }
+
+
+def _at_equality() -> tuple[np.ndarray, np.ndarray]:
+    """A quadratic loss, one parameter, and rewards of rho proportional to the projected features.
+
+    With `Z = z` a column, `X vec rho = c z` and residuals e the fit is
+    `V_hat - V0 = (z'e + c z'z) / z'z` where both have one sign. Returned relative to the error, and
+    the same without the curvature term.
+    """
+    reached, without = [], []
+    for norm, noise, c, missed in (
+        (4.0, 1.3, 0.5, 0.7),
+        (9.0, 0.2, 0.1, 0.0),
+        (2.5, 3.0, 0.9, 2.0),
+    ):
+        error = np.hypot((noise + c * norm) / norm, missed)
+        given = {
+            "noise": noise,
+            "missed": missed,
+            "smallest_design": norm,
+            "largest_design": norm,
+            "curvature": 1.0,
+            "curvature_bound": 1.0,
+        }
+        rewards = c * np.sqrt(norm)
+        reached.append(theory.new_user_bound(missed_rewards=rewards, **given).value / error)
+        without.append(theory.new_user_bound(missed_rewards=0.0, **given).value / error)
+    return np.array(reached), np.array(without)
