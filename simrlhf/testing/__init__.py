@@ -7,7 +7,8 @@ nearest mistake, for a rival that nobody would believe proves little. A judge re
 when the claim holds and the rival is rejected. It raises `ClaimRejected` or `ControlAccepted`
 otherwise, both `AssertionError` with the judgement inside, and `InputError` when the evidence is
 unfit, before anything is judged. Entries are matched by position; tables with different indices
-are refused.
+are refused. `calibrate` is for a printed bound whose constant nobody knows: it finds the smallest
+that covers, and in which variables none does.
 
 State your own bound, and hold it against a study's rows::
 
@@ -24,6 +25,7 @@ State your own bound, and hold it against a study's rows::
     print(judgement.summary)
 """
 
+from simrlhf.testing.calibration import Calibration, Drift, calibrate
 from simrlhf.testing.identity import assert_identity
 from simrlhf.testing.inequality import never_violated
 from simrlhf.testing.judgement import ClaimRejected, ControlAccepted, Judgement
@@ -31,10 +33,13 @@ from simrlhf.testing.limits import limit
 from simrlhf.testing.rates import rate
 
 __all__ = [
+    "Calibration",
     "ClaimRejected",
     "ControlAccepted",
+    "Drift",
     "Judgement",
     "assert_identity",
+    "calibrate",
     "limit",
     "never_violated",
     "rate",
