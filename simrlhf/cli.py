@@ -101,10 +101,11 @@ def sweep(
 def check(
     ids: _Positional[tuple[str, ...]] = (),
     *,
-    size: _Size = "smoke",
+    size: _Size | None = None,
     out: Path = Path("results"),
     list: bool = False,
     explain: bool = False,
+    mutate: bool = False,
 ) -> None:
     """Hold the theory's statements against measurements, and print a verdict on each.
 
@@ -115,10 +116,13 @@ def check(
 
     Args:
         ids: statements, as S2, A11, "Lemma 5" or lemma_5; without any, all of them.
-        size: how much evidence: tiny (seconds each), smoke (minutes for all), paper.
+        size: how much evidence: tiny (seconds each; so for --mutate), smoke (minutes for all; so by
+            default), paper.
         out: folder of all results; verdicts.json, verdicts.md and the evidence go to OUT/checks.
         list: list the checks, and stop.
         explain: print claim, procedure, rival and tolerance of each, and stop.
+        mutate: spoil every formula of the theory instead, and say which check notices; status 1
+            where none does.
     """
     from simrlhf.study.checking import command
 
@@ -126,7 +130,10 @@ def check(
         command.print_checks()
     elif explain:
         command.explain(ids)
-    elif not command.check(ids, size=size, out=out):
+    elif mutate:
+        if not command.mutate(ids, size=size or "tiny", out=out):
+            sys.exit(1)
+    elif not command.check(ids, size=size or "smoke", out=out):
         sys.exit(1)
 
 

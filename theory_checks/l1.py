@@ -14,7 +14,14 @@ import pandas as pd
 from simrlhf import testing, theory
 from simrlhf.metrics import efficiency_limits
 from simrlhf.study.checking import Check, Finding, Kind, attempt, proved
-from simrlhf.study.checking.limit_worlds import Run, by_kind, ingredients, limit_runs
+from simrlhf.study.checking.limit_worlds import (
+    Run,
+    by_kind,
+    ingredients,
+    limit_runs,
+    once_per_world,
+)
+from simrlhf.world import World
 
 CHECK = Check(
     statement="L1",
@@ -39,7 +46,9 @@ def measure(size: str) -> dict[str, Any]:
 
 def judge(measured: dict[str, Any]) -> Finding:
     """Ratio to the limit, slope of the remainder, and the closed forms."""
-    rows = pd.DataFrame([_row(run) for run in measured["runs"]])
+    runs = measured["runs"]
+    limits = once_per_world([(run.world, run.n_pairs) for run in runs], _limits)
+    rows = pd.DataFrame([_row(run, found) for run, found in zip(runs, limits, strict=True)])
     scaled = rows["n_pairs"] * rows["distance"] ** 2
     where = {"repetition": rows["repetition"], "curve": rows["kind"]}
     ratio = attempt(
@@ -84,27 +93,34 @@ def judge(measured: dict[str, Any]) -> Finding:
     )
 
 
-def _row(run: Run) -> dict[str, Any]:
-    world = run.world
-    given = ingredients(world, run.n_pairs)
-    zero = np.broadcast_to(_information_at_zero(world), given.informations.shape)
+def _row(run: Run, limits: dict[str, Any]) -> dict[str, Any]:
+    given = limits["given"]
     predicted = theory.efficient_score_step(
         *given[:3], run.scores, n_pairs=run.n_pairs, weights=given.weights
     )
-    known_base = world.theta_init.any()
     return {
         **{name: getattr(run, name) for name in ("kind", "n_pairs", "repetition", "distance")},
-        "limit": theory.subspace_limit(*given).value,
-        "at_zero": theory.subspace_limit(given.basis, given.factors, zero, given.weights).value,
-        # with a base model there is none, and this one would be the matrices again
-        "closed_form": np.nan
-        if known_base
-        else efficiency_limits(world, n_pairs=run.n_pairs).subspace,
+        **{name: limits[name] for name in ("limit", "at_zero", "closed_form")},
         "remainder": np.linalg.norm(run.moved - predicted),
     }
 
 
-def _information_at_zero(world: Any) -> np.ndarray:
+def _limits(world: World, n_pairs: int) -> dict[str, Any]:
+    given = ingredients(world, n_pairs)
+    zero = np.broadcast_to(_information_at_zero(world), given.informations.shape)
+    # with a base model there is no closed form, and this would be the matrices again
+    closed = (
+        np.nan if world.theta_init.any() else efficiency_limits(world, n_pairs=n_pairs).subspace
+    )
+    return {
+        "given": given,
+        "limit": theory.subspace_limit(*given).value,
+        "at_zero": theory.subspace_limit(given.basis, given.factors, zero, given.weights).value,
+        "closed_form": closed,
+    }
+
+
+def _information_at_zero(world: World) -> np.ndarray:
     """`I(0) E[vec x vec x']`: what every pair would say if all rewards were zero."""
     covariance = np.kron(world.feature_covariance, np.eye(world.config.d2))
     return float(world.link.information(np.zeros(1))[0]) * covariance

@@ -13,7 +13,8 @@ import pandas as pd
 
 from simrlhf import testing, theory
 from simrlhf.study.checking import Check, Finding, Kind, attempt, proved
-from simrlhf.study.checking.limit_worlds import ingredients, limit_runs
+from simrlhf.study.checking.limit_worlds import Run, ingredients, limit_runs, once_per_world
+from simrlhf.world import World
 
 CHECK = Check(
     statement="L3",
@@ -37,7 +38,9 @@ def measure(size: str) -> dict[str, Any]:
 
 def judge(measured: dict[str, Any]) -> Finding:
     """Traces, the statistic's two moments, and the excess loss."""
-    rows = pd.DataFrame([_row(run) for run in measured["runs"]])
+    runs = measured["runs"]
+    limits = once_per_world([(run.world, run.n_pairs) for run in runs], _limits)
+    rows = pd.DataFrame([_row(run, found) for run, found in zip(runs, limits, strict=True)])
     where = {"repetition": rows["repetition"], "curve": rows["kind"], "x": rows["n_pairs"]}
     traces = [
         attempt(
@@ -108,21 +111,31 @@ def _spread(rows: pd.DataFrame) -> pd.DataFrame:
     return large
 
 
-def _row(run: Any) -> dict[str, Any]:
-    world, config = run.world, run.world.config
-    given = ingredients(world, run.n_pairs)
+def _row(run: Run, limits: dict[str, Any]) -> dict[str, Any]:
+    weighted = limits["weighted"]
+    errors = run.errors.reshape(weighted.shape[0], -1)
+    return {
+        **{name: getattr(run, name) for name in ("kind", "n_pairs", "repetition", "wilks")},
+        **{name: value for name, value in limits.items() if name != "weighted"},
+        # the loss above the truth's, a pair, of users in the proportions of the training pairs
+        "excess": 0.5 * np.einsum("ip,ipq,iq->", errors, weighted, errors) / len(errors),
+        "predicted_excess": theory.excess_log_loss(
+            limits["parameters"], n_users=len(errors), n_pairs=run.n_pairs
+        ),
+    }
+
+
+def _limits(world: World, n_pairs: int) -> dict[str, Any]:
+    """Traces of a world, and its parameters counted by hand and by the theory."""
+    config = world.config
+    given = ingredients(world, n_pairs)
     sizes = {name: getattr(config, name) for name in ("n_users", "d1", "d2", "rank")}
     n, d1, d2, k = sizes.values()
     weighted = given.weights[:, None, None] * given.informations
-    errors = run.errors.reshape(n, -1)
-    parameters = theory.parameter_count("share_b", **sizes)
     return {
-        "kind": run.kind,
-        "n_pairs": run.n_pairs,
-        "repetition": run.repetition,
-        "wilks": run.wilks,
-        "parameters": parameters,
-        # counted by hand: a point of the Grassmannian, and a k x d2 factor for each user
+        "weighted": weighted,
+        "parameters": theory.parameter_count("share_b", **sizes),
+        # a point of the Grassmannian, and a k x d2 factor for each user
         "count_joint": k * (d1 - k) + n * k * d2,
         "count_oracle": n * k * d2,
         "count_full": n * d1 * d2,
@@ -133,7 +146,4 @@ def _row(run: Any) -> dict[str, Any]:
             )
             for kind in ("joint", "oracle", "full")
         },
-        # the loss above the truth's, a pair, of users in the proportions of the training pairs
-        "excess": 0.5 * np.einsum("ip,ipq,iq->", errors, weighted, errors) / n,
-        "predicted_excess": theory.excess_log_loss(parameters, n_users=n, n_pairs=run.n_pairs),
     }

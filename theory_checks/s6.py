@@ -17,7 +17,17 @@ from simrlhf import testing, theory
 from simrlhf.core import subspaces
 from simrlhf.estimators import adapt_users
 from simrlhf.sampling import sample_preferences
-from simrlhf.study.checking import Check, Finding, Kind, attempt, exactly, fitted_draws, proved
+from simrlhf.study.checking import (
+    Check,
+    Draw,
+    Finding,
+    Kind,
+    attempt,
+    exactly,
+    first_pairs,
+    fitted_draws,
+    proved,
+)
 from simrlhf.world import World, WorldConfig, make_world
 
 DELTA = 0.05
@@ -35,7 +45,7 @@ CHECK = Check(
     tolerance="relative 1e-9; 99 % Clopper-Pearson interval above delta rejects",
     source="theory.md, S6 (proof in simrlhf.theory.new_users)",
 )
-_SETTINGS = {"tiny": (4, (40, 160)), "smoke": (20, (40, 160, 640)), "paper": (200, (40, 160, 640))}
+_SETTINGS = {"tiny": (3, (40, 640)), "smoke": (20, (40, 160, 640)), "paper": (200, (40, 160, 640))}
 _BASE = WorldConfig(n_users=8, d1=6, rank=2, nu=0.3, user_norms="equal", norm_bound=1.5)
 _WORLDS = (
     ("in the span", {}),
@@ -52,12 +62,12 @@ def measure(size: str) -> dict[str, Any]:
     for name, changes in _WORLDS:
         config = replace(_BASE, **changes)
         for draw in fitted_draws(config, sizes, repetitions, norm_bound=config.norm_bound):
-            runs += _adapted(name, draw)
+            runs += _adapted(name, draw, max(sizes))
     signs = np.random.default_rng(6).choice([-0.5, 0.5], size=(20_000, 60)).sum(axis=1)
     return {"runs": runs, "signs": np.abs(signs)}
 
 
-def _adapted(name: str, draw: Any) -> list[dict[str, Any]]:
+def _adapted(name: str, draw: Draw, most: int) -> list[dict[str, Any]]:
     """New users with the world's basis: another draw of the right directions, turned to it."""
     world, basis = draw.world, draw.result.basis
     other = make_world(world.config, seed=10_000 + draw.repetition)
@@ -67,18 +77,19 @@ def _adapted(name: str, draw: Any) -> list[dict[str, Any]]:
         world.config, world.theta_init, turn @ other.delta, world.basis, world.singular_values,
         world.link,
     )  # fmt: skip
-    prefs = sample_preferences(new, draw.n_pairs, seed=20_000 + draw.repetition)
+    everything = sample_preferences(new, most, seed=20_000 + draw.repetition)
+    prefs = first_pairs(everything, new.counts(draw.n_pairs))
     adapted = adapt_users(draw.result, prefs)
     sine = subspaces.subspace_distance(basis, world.basis, "spectral")
+    rewards = np.einsum("jab,jab->j", prefs.features, new.delta[prefs.users])
+    slopes = np.asarray(new.link.loss_slope(rewards, prefs.labels))
     found = []
     for user in range(new.n_users):
-        mine = prefs.user(user)
-        x, y, truth = prefs.features[mine], prefs.labels[mine], new.delta[user]
+        mine = np.flatnonzero((prefs.users == user) & (prefs.weights > 0))
+        x, truth, z = prefs.features[mine], new.delta[user], rewards[mine]
         start = basis.T @ truth
         missed = truth - basis @ start
-        z = np.einsum("jab,ab->j", x, truth)
         projected = np.einsum("ak,jab->jkb", basis, x).reshape(x.shape[0], -1)
-        slopes = np.asarray(new.link.loss_slope(z, y))
         ends = [z, z - np.einsum("jab,ab->j", x, missed),
                 np.einsum("jab,ab->j", x, adapted.delta[user])]  # fmt: skip
         inside = world.basis.T @ truth
@@ -93,7 +104,7 @@ def _adapted(name: str, draw: Any) -> list[dict[str, Any]]:
                 "inside_error": float(np.linalg.norm(basis.T @ adapted.delta[user] - start)),
                 "missed": float(np.linalg.norm(missed)),
                 "missed_rewards": float(np.linalg.norm(np.einsum("jab,ab->j", x, missed))),
-                "noise": float(np.linalg.norm(projected.T @ slopes)),
+                "noise": float(np.linalg.norm(projected.T @ slopes[mine])),
                 "design": projected.T @ projected,
                 "largest_reward": float(max(np.abs(end).max() for end in ends)),
                 "largest_truth": float(np.abs(z).max()),

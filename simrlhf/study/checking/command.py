@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simrlhf.core import numerics
-from simrlhf.study.checking import report
+from simrlhf.study.checking import mutation, report
 from simrlhf.study.checking.run import Outcome, chosen, list_checks, load_check, run_checks
 from simrlhf.study.terminal import console, progress_bar
 
@@ -31,6 +31,26 @@ def explain(names: Sequence[str]) -> None:
         console.print(f"{check.statement} ({check.kind}): {check.title}")
         for label, text in report.declaration(check):
             console.print(f"  {label:10} {text}")
+
+
+def mutate(names: Sequence[str], *, size: str, out: Path) -> bool:
+    """Spoil every formula of the theory; returns whether the checks noticed all that matter."""
+    wanted = chosen(names)
+    numerics.configure()
+    with progress_bar() as bar:
+        total = sum(1 for module in mutation.formula_modules() for _ in mutation.mutations(module))
+        job = bar.add_task("mutations", total=total)
+        fates = mutation.run_mutations(wanted, size=size, report=lambda _: bar.advance(job))
+    table = mutation.as_table(fates)
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "mutations.csv", index=False)
+    console.print(mutation.by_module(table).to_string())
+    unexplained = table[(table["caught_by"] == "") & (table["equivalent"] == "")]
+    for _, row in unexplained.iterrows():
+        console.print(f"NOT CAUGHT {row['name']} (line {row['line']}, {row['kind']})")
+    console.print(f"\nEvery mutation with the check that caught it: {folder / 'mutations.csv'}")
+    return unexplained.empty
 
 
 def check(names: Sequence[str], *, size: str, out: Path) -> bool:

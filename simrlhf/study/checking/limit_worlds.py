@@ -8,6 +8,7 @@ share few shapes, so that few kernels are compiled.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -143,6 +144,20 @@ def ingredients(world: World, n_pairs: int) -> Ingredients:
         informations = turn @ informations @ turn.T
     factors = np.einsum("ak,nab->nkb", world.basis, world.delta)
     return Ingredients(world.basis, factors, informations, world.counts(n_pairs) / n_pairs)
+
+
+def once_per_world(
+    runs: Iterable[tuple[World, int]], limits: Callable[[World, int], Any]
+) -> list[Any]:
+    """`limits(world, n)` for every run; computed once where world and weights are the same."""
+    known: dict[tuple[int, bytes], Any] = {}
+    found = []
+    for world, n_pairs in runs:
+        key = (id(world), (world.counts(n_pairs) / n_pairs).tobytes())
+        if key not in known:
+            known[key] = limits(world, n_pairs)
+        found.append(known[key])
+    return found
 
 
 def feature_covariance(world: World) -> np.ndarray:

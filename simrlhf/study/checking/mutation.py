@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from simrlhf import theory
 from simrlhf.study.checking.form import Finding
 from simrlhf.study.checking.run import load_check
@@ -29,6 +31,8 @@ LATER = ("value_gaps", "park", "pessimism", "confidence", "pairs_needed", "value
 _NO_FORMULAS = ("statement", "sample_size")
 # calls in whose arguments nothing is part of a formula: refusals, shapes, thresholds of rounding
 _NOT_FORMULAS = ("checks", "require", "range", "reshape", "shape", "arange", "linspace", "finfo")
+# changes after which a function still gives the same, and why
+EQUIVALENT: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,39 @@ def run_mutations(names: list[str], *, size: str, report: Callable[[Fate], None]
             report(fate)
             fates.append(fate)
     return fates
+
+
+def as_table(fates: list[Fate]) -> pd.DataFrame:
+    """One row for each mutation: where, what, who caught it, or why nobody can."""
+    return pd.DataFrame(
+        [
+            {
+                "name": fate.mutation.name,
+                "module": fate.mutation.module,
+                "function": fate.mutation.function,
+                "line": fate.mutation.line,
+                "kind": fate.mutation.kind,
+                "caught_by": fate.caught_by,
+                "tried": fate.tried,
+                "equivalent": "" if fate.caught_by else EQUIVALENT.get(fate.mutation.name, ""),
+            }
+            for fate in fates
+        ]
+    )
+
+
+def by_module(table: pd.DataFrame) -> pd.DataFrame:
+    """Mutations of each module: all, caught, without effect, and the checks that caught them."""
+    return pd.DataFrame(
+        {
+            "mutations": table.groupby("module").size(),
+            "caught": table[table["caught_by"] != ""].groupby("module").size(),
+            "no effect": table[table["equivalent"] != ""].groupby("module").size(),
+            "by": table[table["caught_by"] != ""]
+            .groupby("module")["caught_by"]
+            .agg(lambda names: " ".join(sorted(set(names)))),
+        }
+    ).fillna({"caught": 0, "no effect": 0, "by": ""})
 
 
 class _Judged:
@@ -232,7 +269,8 @@ def _replaced(tree: ast.Module, target: ast.expr, new: ast.expr) -> ast.Module:
             )
             return copy.deepcopy(new) if same else self.generic_visit(node)
 
-    spoilt: ast.Module = Replace().visit(copy.deepcopy(tree))
+    spoilt = Replace().visit(copy.deepcopy(tree))
+    assert isinstance(spoilt, ast.Module)
     return ast.fix_missing_locations(spoilt)
 
 
