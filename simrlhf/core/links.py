@@ -45,7 +45,8 @@ class Link:
             for the identity link with unit noise, 1.
         curvature_bound: upper bound of `loss_curvature` over all `z` and `y` (the `L` of S2).
         slope_bound: upper bound of `|loss_slope|` over all `z` and labels in [0, 1], or
-            infinity (the `w_max` of S3).
+            infinity (the `xi` of S4, and the score factor of S3's `rho`; the range of the scores,
+            S3's `w_max`, is twice as large under laplace: `theory.link_constants`).
         is_preference: whether labels are probabilities.
         is_log_concave: whether the loss is convex in `z` for every label.
         is_smooth: whether the curvature is continuous in `z`.

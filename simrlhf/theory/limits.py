@@ -73,7 +73,7 @@ def subspace_limit(
     Raises:
         InputError: shapes that do not agree, a basis that is not orthonormal, weights not positive.
     """
-    basis, factors, informations, weights = _checked(basis, factors, informations, weights)
+    basis, factors, informations, weights = checked(basis, factors, informations, weights)
     information = _effective_information(basis, factors, informations, weights)
     identified = _is_positive(information)
     value = float(np.trace(np.linalg.inv(information))) if identified else math.inf
@@ -107,7 +107,7 @@ def reward_covariances(
             information is singular.
     """
     checks.choice("kind of covariance", kind, COVARIANCE_KINDS)
-    basis, factors, informations, weights = _checked(basis, factors, informations, weights)
+    basis, factors, informations, weights = checked(basis, factors, informations, weights)
     if kind == "full":
         _require_positive("informations", informations)
         return np.linalg.inv(informations) / weights[:, None, None]
@@ -118,12 +118,30 @@ def reward_covariances(
     oracle = within @ (inverse / weights[:, None, None]) @ within.T
     if kind == "oracle":
         return oracle
+    information = effective_information(basis, factors, informations, weights)
+    moved = moved_rewards(basis, factors, informations)
+    return oracle + moved @ np.linalg.inv(information) @ np.swapaxes(moved, 1, 2)
+
+
+def effective_information(
+    basis: np.ndarray, factors: np.ndarray, informations: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """`I_eff` of L1, of side `(d1 - k) k`; it is refused where it is singular."""
     information = _effective_information(basis, factors, informations, weights)
     _require_positive("the effective information of the subspace", information[None])
+    return information
+
+
+def moved_rewards(basis: np.ndarray, factors: np.ndarray, informations: np.ndarray) -> np.ndarray:
+    """`Pi_i J_i (N, d1 d2, (d1 - k) k)`: how `vec Delta_i` follows the subspace `vec K`.
+
+    `J_i vec K = vec(B_perp K W_i)`; `Pi_i` lets the user's own factor answer.
+    """
+    within = np.kron(basis, np.eye(factors.shape[2]))
     outside = subspaces.orthonormal_complement(basis)
     moved = np.stack([np.kron(outside, factor.T) for factor in factors])
-    moved -= within @ (inverse @ (within.T @ (informations @ moved)))
-    return oracle + moved @ np.linalg.inv(information) @ np.swapaxes(moved, 1, 2)
+    answer = np.linalg.solve(within.T @ informations @ within, within.T @ (informations @ moved))
+    return moved - within @ answer
 
 
 def parameter_count(kind: str, *, n_users: int, d1: int, d2: int, rank: int) -> int:
@@ -209,12 +227,13 @@ def _require_positive(name: str, matrices: np.ndarray) -> None:
         )
 
 
-def _checked(
+def checked(
     basis: np.ndarray,
     factors: np.ndarray,
     informations: np.ndarray,
     weights: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The arguments of `subspace_limit` as float64 arrays of shapes that agree."""
     basis, factors, informations = (
         np.asarray(array, dtype=np.float64) for array in (basis, factors, informations)
     )

@@ -108,8 +108,7 @@ def theorem_4_1_sample_size(
         smallest n with  c_1^2 [ D log(N n / delta) / (N n nu) + (1 / nu) sqrt(Sigma_tail / N) ]
                          <= target^2,   D the dimension of Proposition 1
 
-    `log(c n) / n` falls from `c n = e` on only, `c = N / delta`; below it rises from nonsense (zero
-    at `c n = 1`), so smaller n are no candidates.
+    Where `log(N n / delta) / n` still rises n is no candidate (`falling_samples`).
 
     Args:
         target: subspace distance wanted, below the ceiling `sqrt(min(k, d1 - k))`.
@@ -152,6 +151,15 @@ def theorem_4_1_sample_size(
             constant=constant,
         ).value
 
+    return smallest_sample(printed, target, falling_samples(n_users=n_users, delta=delta))
+
+
+def falling_samples(*, n_users: int, delta: float) -> range:
+    """Numbers of pairs at which `log(N n / delta) / n` falls.
+
+    `log(c n) / n` falls from `c n = e` on only, `c = N / delta`; below it rises from nonsense (zero
+    at `c n = 1`).
+    """
     n_users = checks.integer("n_users", n_users, low=1)
-    first = 1 + int(math.e * checks.real("delta", delta, above=0.0, high=1.0) / n_users)
-    return smallest_sample(printed, target, range(first, LARGEST_SAMPLE + 1))
+    delta = checks.real("delta", delta, above=0.0, high=1.0)
+    return range(1 + int(math.e * delta / n_users), LARGEST_SAMPLE + 1)

@@ -96,3 +96,8 @@ def ingredient(name: str, value: object, *, remedy: str = "") -> float:
         return checks.real(name, value, low=0.0, remedy=remedy)
     checks.require(number != -math.inf, f"{name} = -inf must be at least 0")
     return number
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """`numerator / denominator`; infinite at a zero denominator, whatever stands above it."""
+    return numerator / denominator if denominator != 0.0 else math.inf

@@ -30,7 +30,7 @@ import math
 from collections.abc import Mapping
 
 from simrlhf.core import checks
-from simrlhf.theory.statement import Bound, ingredient, make_bound, not_applicable
+from simrlhf.theory.statement import Bound, ingredient, make_bound, not_applicable, ratio
 
 GEOMETRY_CASES = ("share_b", "spectral", "above_rank")
 LEVELS = ("a_priori", "bregman", "a_posteriori")
@@ -83,18 +83,34 @@ def theorem_4_1(
     Returns:
         A `Bound` with terms `estimation` and `bias`, the two summands under the root.
     """
-    n_users = checks.integer("n_users", n_users, low=1)
-    n_pairs = checks.real("n_pairs", n_pairs, above=0.0)
     constant = checks.real("constant", constant, above=0.0)
-    nu = ingredient("nu", nu)
-    estimation = _ratio(ingredient("log_bracketing", log_bracketing), n_users * n_pairs * nu)
-    bias = _ratio(math.sqrt(ingredient("tail_energy", tail_energy) / n_users), nu)
+    terms = closeness_terms(
+        log_bracketing=log_bracketing,
+        n_users=n_users,
+        n_pairs=n_pairs,
+        nu=nu,
+        tail_energy=tail_energy,
+    )
     return make_bound(
-        constant * math.sqrt(estimation + bias),
-        terms={"estimation": estimation, "bias": bias},
+        constant * math.sqrt(sum(terms.values())),
+        terms=terms,
         ceiling=distance_ceiling(rank, d1),
         statement="Theorem 4.1",
     )
+
+
+def closeness_terms(
+    *, log_bracketing: float, n_users: int, n_pairs: float, nu: float, tail_energy: float
+) -> dict[str, float]:
+    """`estimation` and `bias` of `theorem_4_1`, which Theorem 4.2 and (B.1) repeat."""
+    n_users = checks.integer("n_users", n_users, low=1)
+    n_pairs = checks.real("n_pairs", n_pairs, above=0.0)
+    nu = ingredient("nu", nu)
+    tail = math.sqrt(ingredient("tail_energy", tail_energy) / n_users)
+    return {
+        "estimation": ratio(ingredient("log_bracketing", log_bracketing), n_users * n_pairs * nu),
+        "bias": ratio(tail, nu),
+    }
 
 
 def geometry_bound(
@@ -121,7 +137,7 @@ def geometry_bound(
     sigma_k = ingredient("sigma_k", sigma_k)
     factor = 2.0 if case == "above_rank" else 1.0
     return make_bound(
-        _ratio(factor * error_norm, sigma_k),
+        ratio(factor * error_norm, sigma_k),
         terms={"error_norm": error_norm, "sigma_k": sigma_k},
         ceiling=checks.real("ceiling", ceiling, low=0.0),
         statement=f"S1 ({case})",
@@ -192,9 +208,9 @@ def oracle_inequality(
     )
     tail = ingredient("tail", tail)
     kappa = _curvature_product(given)
-    noise = _ratio(ingredient("noise_norm", noise_norm), kappa)
-    bias = _ratio(_truncation_excess(given, tail), kappa)
-    allowance = _ratio(2.0 * ingredient("slack", slack, remedy="use max(F(hat) - F(<>), 0)"), kappa)
+    noise = ratio(ingredient("noise_norm", noise_norm), kappa)
+    bias = ratio(_truncation_excess(given, tail), kappa)
+    allowance = ratio(2.0 * ingredient("slack", slack, remedy="use max(F(hat) - F(<>), 0)"), kappa)
     error = noise + math.sqrt(noise * (noise + 2.0 * tail) + bias + allowance)
     geometry = geometry_bound(error, sigma_k=sigma_k, ceiling=ceiling)
     return make_bound(
@@ -232,8 +248,3 @@ def _truncation_excess(given: Mapping[str, float], tail: float) -> float:
     if "truncation_divergence" in given:
         return 2.0 * given["truncation_divergence"]
     return given["curvature_bound"] * given["largest_design"] * tail * tail
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    """`numerator / denominator`; infinite at a zero denominator, whatever stands above it."""
-    return numerator / denominator if denominator != 0.0 else math.inf
