@@ -167,12 +167,20 @@ def _with_bounds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _bounds(row: dict[str, Any]) -> dict[str, float]:
-    shape = {"n_users": _WORLD.n_users, "d1": _WORLD.d1, "rank": _WORLD.rank}
-    size = theory.log_bracketing_number(**shape, d2=1, n_pairs=row["n_pairs"], delta=_DELTA)
-    bracket = theory.theorem_4_1(
-        **shape,
-        log_bracketing=size.value,
+    size = theory.log_bracketing_number(
+        n_users=_WORLD.n_users,
         n_pairs=row["n_pairs"],
+        d1=_WORLD.d1,
+        d2=_WORLD.d2,
+        rank=_WORLD.rank,
+        delta=_DELTA,
+    )
+    bracket = theory.theorem_4_1(
+        log_bracketing=size.value,
+        n_users=_WORLD.n_users,
+        n_pairs=row["n_pairs"],
+        rank=_WORLD.rank,
+        d1=_WORLD.d1,
         nu=row["nu"],
         tail_energy=row["tail_energy"],
     )

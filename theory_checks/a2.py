@@ -70,6 +70,8 @@ def _row(draw: Draw) -> dict[str, Any]:
         "repetition": draw.repetition,
         "n_users": config.n_users,
         "n_pairs": draw.n_pairs,
+        "d1": config.d1,
+        "rank": config.rank,
         "nu": config.nu,
         "tail": config.tail,
         "dist": recovery(world, draw.result)["subspace_distance"],

@@ -191,22 +191,29 @@ def _theory(alike: pd.DataFrame, inside: pd.DataFrame, fits: pd.DataFrame) -> li
         scale=1.0 / theory.distance_ceiling(_TOO_LARGE.rank, _TOO_LARGE.d1),
         statement="reciprocal of Theorem 4.1 at a rank above the true one",
     )
-    sigma = _TOO_LARGE.smallest_value
+    return [formula, ceiling, vacuous, *_covered(fits)]
+
+
+def _covered(fits: pd.DataFrame) -> list[Judgement]:
+    """S1 at the true rank: `sigma_k` gives way to the smallest positive singular value."""
+    ceiling = theory.distance_ceiling(_TOO_LARGE.true_rank, _TOO_LARGE.d1)
+    sigma, error = _TOO_LARGE.smallest_value, fits["error"].to_numpy()
+    bounds = [theory.geometry_bound(e, sigma_k=sigma, ceiling=ceiling).value for e in error]
+    written = attempt(
+        testing.assert_identity,
+        bounds,
+        error / sigma,
+        rival=(error / sigma) ** 2,
+        statement="S1",
+    )
     covered = attempt(
         testing.never_violated,
         fits["dist"].to_numpy(),
-        [
-            theory.geometry_bound(
-                error,
-                sigma_k=sigma,
-                ceiling=theory.distance_ceiling(_TOO_LARGE.true_rank, _TOO_LARGE.d1),
-            ).value
-            for error in fits["error"]
-        ],
-        rival=fits["error"].to_numpy() / (sigma * math.sqrt(_TOO_LARGE.n_users)),  # N twice
+        bounds,
+        rival=error / (sigma * math.sqrt(_TOO_LARGE.n_users)),  # N twice
         statement="S1 with the smallest positive singular value",
     )
-    return [formula, ceiling, vacuous, covered]
+    return [written, covered]
 
 
 def _printed(row: Any, nu: float | None = None) -> float:
