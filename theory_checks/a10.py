@@ -1,4 +1,4 @@
-"""A10: for the sigmoid Park et al. print `kappa = eta`; by their own definitions `kappa = 1 / eta`.
+"""A10: Park prints `kappa = eta` for the sigmoid; by the definitions `kappa = 1 / eta`.
 
 `kappa = 1 / min Phi'` and `eta = min (Phi'^2 - Phi'' Phi) / Phi^2` over `|z| <= m`, `m = 2 R_max`.
 For the sigmoid `(Phi'^2 - Phi'' Phi) / Phi^2 = Phi'`, smallest at the ends:

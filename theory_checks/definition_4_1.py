@@ -164,7 +164,7 @@ def _of_tail(rows: pd.DataFrame, worlds: list, found: list) -> list[Judgement]:
 def _ceiling_of_nu(rows: pd.DataFrame, even: list) -> Judgement:
     """`nu <= R^2 / k`; users of equal norm, spread evenly over k directions, attain it."""
     tight = pd.DataFrame([one["row"] for one in even])
-    attained = theory_nu(even)
+    attained = _theory_nu(even)
     return attempt(
         testing.never_violated,
         rows["nu_gram"],
@@ -175,7 +175,7 @@ def _ceiling_of_nu(rows: pd.DataFrame, even: list) -> Judgement:
     )
 
 
-def theory_nu(instances: list) -> np.ndarray:
+def _theory_nu(instances: list) -> np.ndarray:
     """`nu` of instances as the theory computes it."""
     return np.array(
         [theory.diversity_metrics(one["delta"], one["row"]["rank"]).nu for one in instances]
@@ -184,7 +184,7 @@ def theory_nu(instances: list) -> np.ndarray:
 
 def _deficient(instances: list) -> list[Judgement]:
     """A rank below k: nu is exactly 0, and what divides by it says nothing."""
-    nu = theory_nu(instances)
+    nu = _theory_nu(instances)
     zero = attempt(
         testing.assert_identity,
         [one["row"]["nu_gram"] for one in instances],
