@@ -1,4 +1,4 @@
-"""L1: the mean squared subspace distance goes to tr I_eff^{-1} / n, and single runs follow the score.
+"""L1: the squared subspace distance goes to tr I_eff^{-1} / n, and single runs follow the score.
 
 `n E[dist(B_hat, B^<>)^2] -> tr I_eff^{-1}` for the joint share-B fit of a well-specified truth, and
 run by run `B_hat (B'B_hat)^{-1} - B = efficient-score step + O(1 / n)`.
@@ -12,54 +12,29 @@ import numpy as np
 import pandas as pd
 
 from simrlhf import testing, theory
-from simrlhf.core import statistics, subspaces
-from simrlhf.metrics import efficiency_limits, measure_instance
-from simrlhf.study.checking import Check, Finding, Kind, attempt, fitted_draws, proved
-from simrlhf.study.checking.limit_worlds import NORM_BOUND, ingredients, limit_worlds
+from simrlhf.metrics import efficiency_limits
+from simrlhf.study.checking import Check, Finding, Kind, attempt, proved
+from simrlhf.study.checking.limit_worlds import Run, by_kind, ingredients, limit_runs
 
 CHECK = Check(
     statement="L1",
     title="the exact first-order error of the shared subspace",
     kind=Kind.LIMIT,
     claim="n E[dist^2] -> tr I_eff^{-1}, and each run's subspace moves by the efficient score",
-    procedure="36 kinds of world (3 links, d2 = 1 and 2, sphere, anisotropic, base model, "
+    procedure="32 kinds of world (3 links, d2 = 1 and 2, sphere, anisotropic, base model, "
     "condition, unequal n_i); nested n: intercept in 1/n of the ratio over repetitions; slope of "
     "the remainder after the efficient-score step; matrices against closed forms",
     rival="the information of a reward of zero, I(0) = 1/4 for the logistic link; a remainder of "
     "slope -1/2, as a wrong step leaves",
     tolerance="99 % intervals; a kind of world is off when its own ratio is further from 1 than "
-    "4 standard errors and 15 %, for 36 of them are looked at and c / n remains",
+    "4 standard errors and 15 %, for 32 of them are looked at and c / n remains",
     source="theory.md, L1 (derived in simrlhf.theory.limits and efficient_score)",
 )
-# the ratio is 1 + c / n with c about 10 to 15; smaller n would need its next term
-_SIZES = {
-    "tiny": ((200, 400, 800), 20),
-    "smoke": ((250, 500, 1000), 24),
-    "paper": ((200, 400, 800, 1600, 3200), 100),
-}
 
 
 def measure(size: str) -> dict[str, Any]:
     """Fits of every kind of world, with scores and displacements."""
-    sizes, repetitions = _SIZES[size]
-    runs = []
-    for kind in limit_worlds(size):
-        for draw in fitted_draws(kind.config, sizes, repetitions, norm_bound=NORM_BOUND):
-            world, result = draw.world, draw.result
-            instance = measure_instance(world, draw.preferences, result)
-            runs.append(
-                {
-                    "kind": kind.name,
-                    "world": world,
-                    "n_pairs": draw.n_pairs,
-                    "repetition": draw.repetition,
-                    "distance": subspaces.subspace_distance(result.basis, world.basis),
-                    "scores": -subspaces.fold(instance.scores, world.n_users),
-                    "moved": result.basis @ np.linalg.inv(world.basis.T @ result.basis)
-                    - world.basis,
-                }
-            )
-    return {"runs": runs}
+    return {"runs": limit_runs(size)}
 
 
 def judge(measured: dict[str, Any]) -> Finding:
@@ -94,7 +69,6 @@ def judge(measured: dict[str, Any]) -> Finding:
         statement="L1 in closed form",
     )
     table = by_kind(rows.assign(ratio=scaled / rows["limit"]))
-    off = table[(table["off"] > 4.0 * table["standard_error"]) & (table["off"] > 0.15)]
     found = ratio.evidence
     return proved(
         [ratio, score, forms],
@@ -103,42 +77,30 @@ def judge(measured: dict[str, Any]) -> Finding:
         remark=(
             f"{len(table)} kinds of world: mean ratio {found['ratio_at_smallest']:.3f} at n = "
             f"{found['smallest_x']:g}, {found['ratio_at_largest']:.3f} at {found['largest_x']:g}; "
-            f"{len(off)} kinds off at the largest n; the remainder of single runs has slope "
+            f"{int(table['off'].sum())} kinds off there; the remainder of single runs has slope "
             f"{score.measured.estimate:.3f}."
         ),
         rows=rows.merge(table, on="kind"),
     )
 
 
-def by_kind(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean of `ratio` at the largest n of every kind of world, with its standard error."""
-    last = rows[rows["n_pairs"] == rows["n_pairs"].max()]
-    found = []
-    for kind, mine in last.groupby("kind"):
-        mean, error = statistics.mean_and_error(mine["ratio"].to_numpy())
-        found.append(
-            {"kind": kind, "mean_ratio": mean, "standard_error": error, "off": abs(mean - 1.0)}
-        )
-    return pd.DataFrame(found)
-
-
-def _row(run: dict[str, Any]) -> dict[str, Any]:
-    world = run["world"]
-    given = ingredients(world, run["n_pairs"])
+def _row(run: Run) -> dict[str, Any]:
+    world = run.world
+    given = ingredients(world, run.n_pairs)
     zero = np.broadcast_to(_information_at_zero(world), given.informations.shape)
     predicted = theory.efficient_score_step(
-        *given[:3], run["scores"], n_pairs=run["n_pairs"], weights=given.weights
+        *given[:3], run.scores, n_pairs=run.n_pairs, weights=given.weights
     )
     known_base = world.theta_init.any()
     return {
-        **{name: run[name] for name in ("kind", "n_pairs", "repetition", "distance")},
+        **{name: getattr(run, name) for name in ("kind", "n_pairs", "repetition", "distance")},
         "limit": theory.subspace_limit(*given).value,
         "at_zero": theory.subspace_limit(given.basis, given.factors, zero, given.weights).value,
         # with a base model there is none, and this one would be the matrices again
         "closed_form": np.nan
         if known_base
-        else efficiency_limits(world, n_pairs=run["n_pairs"]).subspace,
-        "remainder": np.linalg.norm(run["moved"] - predicted),
+        else efficiency_limits(world, n_pairs=run.n_pairs).subspace,
+        "remainder": np.linalg.norm(run.moved - predicted),
     }
 
 

@@ -105,9 +105,22 @@ def samples(
         if one_world:
             of_world = streams.generator(seed, "check world").integers(2**62)
         world = make_world(config, seed=int(of_world))
-        everything = sample_preferences(world, max(sizes), seed=int(of_sample), soft=soft)
+        everything = sample_preferences(
+            world,
+            np.full(world.n_users, _height(world, max(sizes))),
+            seed=int(of_sample),
+            soft=soft,
+        )
         for n_pairs in sizes:
             yield world, first_pairs(everything, world.counts(n_pairs)), n_pairs, repetition
+
+
+def _height(world: World, largest: int) -> int:
+    """Pairs drawn for every user: a multiple of the largest mean that covers the largest user.
+
+    As many for all worlds but for rare ones, so that unequal users need no compilation each.
+    """
+    return largest * -(-int(world.counts(largest).max()) // largest)
 
 
 def first_pairs(everything: Preferences, counts: np.ndarray) -> Preferences:

@@ -40,7 +40,7 @@ def cells(outcome: Outcome) -> list[str]:
     seconds = f"{outcome.seconds:.1f}"
     head = [check.statement, str(check.kind), check.claim]
     if finding is None:
-        return [*head, outcome.failure, "NO VERDICT", "", "", seconds]
+        return [*head, outcome.failure.partition(". ")[0], "NO VERDICT", "", "", seconds]
     return [
         *head,
         f"{finding.quantity}: {spelt(finding.measured)}",

@@ -1,0 +1,278 @@
+"""S4: the paper's own route with every constant, and S4b for a truth outside the class.
+
+`sum H^2(P_hat, P*) <= (sqrt A + sqrt b)^2` with probability `1 - delta`, `A = xi + 2 log(|cover| /
+delta)`, and `||E||_F^2 <= pi^2 / (2 I_min m)` times that.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from simrlhf import testing, theory
+from simrlhf.core import links, statistics, subspaces
+from simrlhf.study.checking import Check, Finding, Kind, attempt, fitted_draws, proved
+from simrlhf.world import WorldConfig
+
+DELTA = 0.05
+CHECK = Check(
+    statement="S4",
+    title="the likelihood route: cover, Hellinger distance, error",
+    kind=Kind.SOUND,
+    claim="sum H^2(P_hat, P*) <= (sqrt A + sqrt b)^2, A = xi + 2 log(|cover| / delta), b = I_max / "
+    "(4 N_tot), w.p. 1 - delta; ||E||^2 <= pi^2 sum H^2 / (2 I_min m)",
+    procedure="1,000 fits of a bounded world; each step by itself on random pairs of rewards under "
+    "four links: affinity, the two comparisons of H with z, the formulas written out",
+    rival="affinity 1 - H^2 (the halved convention); I_max / 8; I_min / 2; a bound without the "
+    "cover",
+    tolerance="99 % Clopper-Pearson interval of the violation rate not above delta; 1e-9 for steps",
+    source="theory.md, S4 (proof in simrlhf.theory.hellinger); departure: the triangle inequality "
+    "is kept whole, which halves the bound",
+)
+_RUNS = {"tiny": 40, "smoke": 1000, "paper": 5000}
+WORLD = WorldConfig(
+    n_users=4, d1=3, rank=1, nu=1.0, user_norms="equal", norm_bound=1.001, features="sphere"
+)
+_N_PAIRS = 100
+
+
+def measure(size: str) -> dict[str, Any]:
+    """Rewards of truth and fit over the sample, and errors."""
+    runs = []
+    for draw in fitted_draws(WORLD, (_N_PAIRS,), _RUNS[size], norm_bound=WORLD.norm_bound):
+        runs.append({"repetition": draw.repetition, **rewards_of(draw)})
+    return {"runs": runs, "pairs": _reward_pairs()}
+
+
+def rewards_of(draw: Any) -> dict[str, Any]:
+    """Reward differences under truth, truncated truth and fit, the error, and the design."""
+    world, result, preferences = draw.world, draw.result, draw.preferences
+    seen = preferences.weights > 0
+    x, users = preferences.features[seen], preferences.users[seen]
+    truncated = np.einsum("ak,bk,nbc->nac", world.basis, world.basis, world.delta)
+    deltas = {"truth": world.delta, "truncated": truncated, "fit": result.delta}
+    z = {name: np.einsum("jab,jab->j", x, delta[users]) for name, delta in deltas.items()}
+    labels = preferences.labels[seen]
+    losses = {name: float(np.sum(world.link.loss(v, labels))) for name, v in z.items()}
+    flat = x.reshape(x.shape[0], -1)
+    gram = [flat[users == user].T @ flat[users == user] for user in range(world.n_users)]
+    return {
+        **z,
+        "link": world.link,
+        "error": float(np.linalg.norm(result.delta - world.delta)),
+        "distance": subspaces.subspace_distance(result.basis, world.basis),
+        "smallest_design": float(min(np.linalg.eigvalsh(g)[0] for g in gram)),
+        "largest_feature": float(np.linalg.norm(flat, axis=1).max()),
+        "slack_to_truth": max(losses["fit"] - losses["truth"], 0.0),
+        "slack_to_truncated": max(losses["fit"] - losses["truncated"], 0.0),
+    }
+
+
+def _reward_pairs() -> pd.DataFrame:
+    """Pairs of rewards, near and far, under four links; probabilities by the link itself."""
+    random = np.random.default_rng(11)
+    parts = []
+    for name in ("logistic", "probit", "laplace", "label_flip"):
+        link = links.get_link(name)
+        z = random.uniform(-2.0, 2.0, 300)
+        other = np.clip(z + random.choice([1e-3, 0.1, 1.0, 4.0], 300), -2.0, 2.0)
+        p, q = np.asarray(link.mean(z)), np.asarray(link.mean(other))
+        grid = np.linspace(-2.0, 2.0, 4001)
+        information = np.asarray(link.information(grid))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "link": name,
+                    "z": z,
+                    "other": other,
+                    "affinity": np.sqrt(p * q) + np.sqrt((1 - p) * (1 - q)),
+                    "chi2": (p - q) ** 2 / q + (p - q) ** 2 / (1 - q),
+                    "smallest_information": information.min(),
+                    "largest_information": information.max(),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def judge(measured: dict[str, Any]) -> Finding:
+    """Coverage, and the steps of the proof one by one."""
+    rows = pd.DataFrame([_row(run) for run in measured["runs"]])
+    coverage = [
+        attempt(
+            testing.never_violated,
+            rows["hellinger"],
+            rows["bound"],
+            ceiling=2.0 * rows["total"],
+            delta=DELTA,
+            rival=rows["without_cover"],
+            statement="sum H^2",
+        ),
+        attempt(
+            testing.never_violated,
+            rows["squared_error"],
+            rows["from_hellinger"],
+            rival=0.1 * rows["from_hellinger"],
+            statement="error from H^2",
+        ),
+    ]
+    n_star = _n_star()
+    rate = int((rows["hellinger"] > rows["bound"]).sum())
+    filled = rows["hellinger"] / rows["bound"]
+    return proved(
+        [*coverage, *_steps(measured["pairs"]), *_formulas()],
+        quantity="violation rate of sum H^2, delta = .05",
+        measured=statistics.clopper_pearson(rate, len(rows), confidence=0.99),
+        tightness=float(filled.max()),
+        n_star=n_star,
+        remark=(
+            f"{len(rows)} runs; sum H^2 is {filled.median():.4f} of its bound in the median: the "
+            f"cover's logarithm, {rows['log_cover'].median():.0f} here, stands where p / 4 is "
+            f"right. dist informs from n = {n_star:g} on in this world (N = {WORLD.n_users}, d1 = "
+            f"{WORLD.d1}, k = 1, R = 1, design at its mean)."
+        ),
+        rows=rows,
+    )
+
+
+def _row(run: dict[str, Any]) -> dict[str, Any]:
+    total = run["truth"].size
+    cover, bound, constants = hellinger_of(run, run["slack_to_truth"])
+    squares = theory.hellinger_squares(run["link"], run["fit"], run["truth"])
+    error = theory.squared_error_bound(
+        float(squares.sum()),
+        smallest_information=constants.smallest_information,
+        smallest_design=run["smallest_design"],
+        sigma_k=WORLD.sigma_k,
+        ceiling=1.0,
+    )
+    return {
+        "repetition": run["repetition"],
+        "hellinger": float(squares.sum()),
+        "bound": bound.value,
+        "total": total,
+        "log_cover": cover,
+        "without_cover": constants.largest_information / (4.0 * total),
+        "squared_error": run["error"] ** 2,
+        "from_hellinger": error.terms["squared_error"],
+        "distance": run["distance"],
+    }
+
+
+def hellinger_of(
+    run: dict[str, Any], slack: float, log_chi_square: float | None = None
+) -> tuple[float, theory.Bound, Any]:
+    """Log of the cover, the bound of sum H^2, and the link's constants, for one run."""
+    total = run["truth"].size
+    margin = WORLD.norm_bound * run["largest_feature"]
+    constants = theory.link_constants(run["link"], margin=margin)
+    cover = theory.log_cover_number(
+        n_users=WORLD.n_users,
+        d1=WORLD.d1,
+        d2=WORLD.d2,
+        rank=WORLD.rank,
+        norm_bound=WORLD.norm_bound,
+        resolution=1.0 / (total * run["largest_feature"]),
+    ).value
+    bound = theory.hellinger_bound(
+        log_cover=cover,
+        delta=DELTA,
+        xi=constants.xi,
+        largest_information=constants.largest_information,
+        total_pairs=total,
+        slack=slack,
+        log_chi_square=log_chi_square,
+    )
+    return cover, bound, constants
+
+
+def _steps(pairs: pd.DataFrame) -> list[testing.Judgement]:
+    """Affinity, chi-square, and H against the difference of rewards."""
+    squares, chi = np.empty(len(pairs)), np.empty(len(pairs))
+    for name, mine in pairs.groupby("link"):
+        link = links.get_link(str(name))
+        z, other = mine["z"].to_numpy(), mine["other"].to_numpy()
+        squares[mine.index] = theory.hellinger_squares(link, z, other)
+        chi[mine.index] = theory.chi_squares(link, z, other)
+    gap = (pairs["z"] - pairs["other"]).to_numpy() ** 2
+    lower = 2.0 * pairs["smallest_information"] / np.pi**2 * gap
+    upper = pairs["largest_information"] * gap / 4.0
+    return [
+        attempt(
+            testing.assert_identity, 1.0 - pairs["affinity"], squares / 2.0, rival=squares,
+            tolerance=1e-9, scale=1e-3, statement="affinity 1 - H^2 / 2",
+        ),
+        attempt(
+            testing.assert_identity, pairs["chi2"], chi, rival=2.0 * chi, statement="chi-square",
+        ),
+        attempt(
+            testing.never_violated, lower, squares + 1e-15,
+            rival=squares * 4.0 / np.pi**2, statement="H^2 >= 2 I_min dz^2 / pi^2",
+        ),
+        attempt(
+            testing.never_violated, squares, upper + 1e-15, rival=0.5 * upper,
+            statement="H^2 <= I_max dz^2 / 4",
+        ),
+    ]  # fmt: skip
+
+
+def _formulas() -> list[testing.Judgement]:
+    """The functions against their formulas written out."""
+    cover, delta, xi, information, total, slack, chi = 30.0, 0.1, 0.8, 0.2, 5, 0.3, 2.0
+    small = information / (4 * total)
+    first = slack + xi + 2 * (cover + np.log(1 / delta))
+    second = slack + xi + 2 * (cover + np.log(2 / delta)) + chi + np.log(2 / delta)
+    given = {
+        "log_cover": cover, "delta": delta, "xi": xi, "largest_information": information,
+        "total_pairs": total, "slack": slack,
+    }  # fmt: skip
+    error = theory.squared_error_bound(
+        6.0, smallest_information=0.1, smallest_design=50.0, sigma_k=3.0, ceiling=9.0
+    )
+    sizes = {"n_users": 3, "d1": 5, "d2": 2, "rank": 2, "norm_bound": 1.5, "resolution": 0.01}
+    found = {
+        "S4": (theory.hellinger_bound(**given).value, (first**0.5 + small**0.5) ** 2),
+        "S4b": (
+            theory.hellinger_bound(**given, log_chi_square=chi).value,
+            (second**0.5 + small**0.5) ** 2,
+        ),
+        "squared error": (error.terms["squared_error"], np.pi**2 * 6 / (2 * 0.1 * 50)),
+        "its distance": (error.value, np.pi * np.sqrt(6 / (2 * 0.1 * 50)) / 3),
+        "cover share_b": (theory.log_cover_number("share_b", **sizes).value, 22 * np.log(601)),
+        "cover full": (theory.log_cover_number("full", **sizes).value, 30 * np.log(301)),
+        "cover local": (theory.log_cover_number("local", **sizes).value, 42 * np.log(601)),
+        "cover park": (
+            theory.log_cover_number("park", **(sizes | {"d2": 1})).value,
+            16 * np.log(601),
+        ),
+    }
+    return [
+        attempt(testing.assert_identity, [value], [hand], rival=[1.1 * hand], statement=name)
+        for name, (value, hand) in found.items()
+    ]
+
+
+def _n_star() -> float:
+    """Smallest n at which the bound of dist is below 1, with `m = n`, the mean design."""
+    feature_norm = math.sqrt(WORLD.d1 * WORLD.d2)
+
+    def value(n_pairs: int) -> float:
+        run = {
+            "truth": np.empty(WORLD.n_users * n_pairs),
+            "largest_feature": feature_norm,
+            "link": links.LOGISTIC,
+        }
+        _, bound, constants = hellinger_of(run, 0.0)
+        return theory.squared_error_bound(
+            bound.value,
+            smallest_information=constants.smallest_information,
+            smallest_design=n_pairs,
+            sigma_k=WORLD.sigma_k,
+            ceiling=1.0,
+        ).value
+
+    found = theory.smallest_sample(value, 1.0, [2**power for power in range(4, 24)])
+    return math.inf if found is None else float(found)
