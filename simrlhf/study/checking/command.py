@@ -10,7 +10,6 @@ from simrlhf.study.checking import mutation, report
 from simrlhf.study.checking.run import Outcome, chosen, list_checks, load_check, run_checks
 from simrlhf.study.terminal import console, progress_bar
 
-FOLDER = "checks"
 # remarks in longer lines are hard to read
 _WIDEST = 110
 # narrower, the table would be all folds
@@ -72,8 +71,8 @@ def check(names: Sequence[str], *, size: str, out: Path) -> bool:
     width = min(console.width, _WIDEST)
     for line in report.remarks(outcomes):
         console.print(f"* {line}", soft_wrap=False, width=width)
-    report.store(outcomes, out / FOLDER, size=size)
-    console.print(f"\nVerdicts and evidence are in {out / FOLDER}")
+    report.store(outcomes, out / report.FOLDER, size=size)
+    console.print(f"\nVerdicts and evidence are in {out / report.FOLDER}")
     defects = [outcome for outcome in outcomes if outcome.is_defect]
     for outcome in defects:
         finding = outcome.finding

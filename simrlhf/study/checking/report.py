@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.table import Table
 
+from simrlhf.core import checks
 from simrlhf.core.statistics import Interval
 from simrlhf.study import provenance
 from simrlhf.study.checking.form import Check, Finding
@@ -18,6 +20,7 @@ from simrlhf.study.checking.run import Outcome
 
 COLUMNS = ("statement", "kind", "claim", "measured", "verdict", "tightness", "n*", "seconds")
 VERDICTS = "verdicts"
+FOLDER = "checks"
 
 
 def verdict_table(outcomes: Sequence[Outcome]) -> Table:
@@ -103,6 +106,20 @@ def store(outcomes: Sequence[Outcome], folder: Path, *, size: str) -> list[Path]
         (folder / name).write_text(text, encoding="utf-8")
         paths.append(folder / name)
     return paths
+
+
+def read_rows(name: str, results: Path) -> pd.DataFrame:
+    """The rows that the last run of a check left under `results`.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = results / FOLDER / f"{name}.parquet"
+    checks.require(
+        path.is_file(),
+        f"no rows of the check in {path}; run `simrlhf check {name.upper()} --out {results}`",
+    )
+    return pd.read_parquet(path)
 
 
 def as_record(outcome: Outcome) -> dict[str, Any]:
