@@ -15,6 +15,7 @@ from simrlhf import testing, theory
 from simrlhf.metrics import efficiency_limits
 from simrlhf.study.checking import Check, Finding, Kind, attempt, proved
 from simrlhf.study.checking.limit_worlds import (
+    Ingredients,
     Run,
     by_kind,
     ingredients,
@@ -94,9 +95,14 @@ def judge(measured: dict[str, Any]) -> Finding:
 
 
 def _row(run: Run, limits: dict[str, Any]) -> dict[str, Any]:
-    given = limits["given"]
+    given: Ingredients = limits["given"]
     predicted = theory.efficient_score_step(
-        *given[:3], run.scores, n_pairs=run.n_pairs, weights=given.weights
+        given.basis,
+        given.factors,
+        given.informations,
+        run.scores,
+        n_pairs=run.n_pairs,
+        weights=given.weights,
     )
     return {
         **{name: getattr(run, name) for name in ("kind", "n_pairs", "repetition", "distance")},

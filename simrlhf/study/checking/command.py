@@ -41,7 +41,7 @@ def mutate(names: Sequence[str], *, size: str, out: Path) -> bool:
         job = bar.add_task("mutations", total=total)
         fates = mutation.run_mutations(wanted, size=size, report=lambda _: bar.advance(job))
     table = mutation.as_table(fates)
-    folder = out / FOLDER
+    folder = out / report.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "mutations.csv", index=False)
     console.print(mutation.by_module(table).to_string())
