@@ -17,7 +17,7 @@ import pandas as pd
 from simrlhf.core import statistics
 from simrlhf.study.checking.report import read_rows
 
-CHECK = "a2"
+CHECKS = ("a2",)
 STYLES = {
     "gaussian": ("#0072B2", "o", "isotropic features"),
     "anisotropic": ("#D55E00", "s", "anisotropic features"),
@@ -26,7 +26,7 @@ STYLES = {
 
 def draw(results: Path, out: Path) -> list[Path]:
     """Write `bias_exponent.png` and `.pdf` into `out`."""
-    rows = read_rows(CHECK, results)
+    rows = read_rows(*CHECKS, results)
     figure, axis = plt.subplots(figsize=(7.2, 5.2), layout="constrained")
     for features, (colour, marker, label) in STYLES.items():
         mine = rows[rows["features"] == features]

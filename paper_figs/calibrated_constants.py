@@ -17,8 +17,8 @@ import pandas as pd
 
 from simrlhf import testing
 from simrlhf.core import checks
+from simrlhf.study.checking.report import FOLDER
 
-FOLDER = "checks"
 _COLUMNS = 4
 _COLOUR = "#0072B2"
 
@@ -39,6 +39,7 @@ PRINTED = (
     _Printed("lemma_5", "Lemma 5: squared distance over its bound", "C", "squared_distance"),
     _Printed("lemma_6", "Theorem B.3: a user's squared error over its bound", "C_8", "empirical"),
 )
+CHECKS = tuple(one.check for one in PRINTED)
 _LABELS = {
     "n": "pairs per user  n",
     "N": "users  N",
@@ -57,7 +58,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     """Write `calibrated_NAME.png` and `.pdf` into `out` for every bound whose check was run."""
     found = [(one, results / FOLDER / f"{one.check}.parquet") for one in PRINTED]
     there = [(one, pd.read_parquet(path)) for one, path in found if path.exists()]
-    names = ", ".join(one.check for one in PRINTED)
+    names = ", ".join(CHECKS)
     checks.require(
         len(there) > 0,
         f"{results / FOLDER} holds no rows of {names}; run simrlhf check {names.replace(',', '')} "

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from simrlhf.core import statistics
 from simrlhf.study.checking.report import read_rows
 
-CHECK = "a12"
+CHECKS = ("a12",)
 LAWS = {
     "isotropic": "isotropic features",
     "anisotropic": "anisotropic features",
@@ -29,7 +29,7 @@ STYLES = (("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "v"), ("#CC79A7", "D")
 
 def draw(results: Path, out: Path) -> list[Path]:
     """Write `users.png` and `.pdf` into `out`."""
-    rows = read_rows(CHECK, results)
+    rows = read_rows(*CHECKS, results)
     laws = [law for law in LAWS if law in set(rows["law"])]
     figure, axes = plt.subplots(
         1,

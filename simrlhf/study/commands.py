@@ -19,6 +19,7 @@ from simrlhf.study import (
     settings,
     spec,
 )
+from simrlhf.study.checking.report import FOLDER as CHECKS_FOLDER
 from simrlhf.study.store import FAILED, Store, Stored
 from simrlhf.study.terminal import confirm, console, progress_bar
 
@@ -153,7 +154,10 @@ def figure(names: Sequence[str], *, out: Path, everything: bool = False) -> list
     for name in names:
         checks.choice("figure", name, known)
         # without results the figure itself says how to make them
-        for source, folder in _folders(name, out) or [(out, results.study_folder(name, out))]:
+        usual = (
+            out / CHECKS_FOLDER if figures.checks_read(name) else results.study_folder(name, out)
+        )
+        for source, folder in _folders(name, out) or [(out, usual)]:
             drawn += figures.draw_figure(name, source, folder)
     for path in drawn:
         console.print(f"figure: {path}")
@@ -247,6 +251,10 @@ def _report(store: Store, stored: Stored) -> int:
 
 def _folders(name: str, out: Path) -> list[tuple[Path, Path]]:
     """What a figure reads and where it goes, for everything under `out` that it can be drawn of."""
+    read = figures.checks_read(name)
+    if read:
+        folder = out / CHECKS_FOLDER
+        return [(out, folder)] if any((folder / f"{one}.parquet").exists() for one in read) else []
     if name != honest_report.FIGURE:
         folder = results.study_folder(name, out)
         return [(out, folder)] if results.has_results(name, out) else []

@@ -16,6 +16,11 @@ def list_figures() -> dict[str, str]:
     }
 
 
+def checks_read(name: str) -> tuple[str, ...]:
+    """Checks whose rows a figure draws; none for the figure of a study."""
+    return getattr(shipped.load_script(_scripts()[name]), "CHECKS", ())
+
+
 def draw_figure(name: str, results: Path, out: Path) -> list[Path]:
     """Run a figure's `draw(results, out)`; returns the files written.
 
