@@ -102,6 +102,7 @@ def judge(measured: dict[str, Any]) -> Finding:
     judgements = [
         *_of_nu(rows, np.array([one.nu for one in found])),
         *_of_tail(rows, worlds, found),
+        _of_sigma(rows, found),
         _ceiling_of_nu(rows, measured["even"]),
         *_deficient(measured["deficient"]),
     ]
@@ -137,6 +138,18 @@ def _of_nu(rows: pd.DataFrame, claimed: np.ndarray) -> list[Judgement]:
     ]
 
 
+def _of_sigma(rows: pd.DataFrame, found: list) -> Judgement:
+    """`sigma_k = sqrt(N nu)`, from the Gram matrix's nu."""
+    return attempt(
+        testing.assert_identity,
+        [one.sigma_k for one in found],
+        np.sqrt(rows["n_users"] * rows["nu_gram"]),
+        rival=rows["n_users"] * rows["nu_gram"],
+        tolerance=1e-9,  # the Gram matrix squares the condition number
+        statement="sigma_k",
+    )
+
+
 def _of_tail(rows: pd.DataFrame, worlds: list, found: list) -> list[Judgement]:
     claimed = np.array([one.tail_energy for one in found])
     unsquared = [one.singular_values[k:].sum() for one, k in zip(found, rows["rank"], strict=True)]
@@ -155,7 +168,7 @@ def _of_tail(rows: pd.DataFrame, worlds: list, found: list) -> list[Judgement]:
         testing.assert_identity,
         np.concatenate([one["residuals"] for one in worlds]),
         biases,
-        rival=np.sqrt(biases),
+        rival=np.sqrt(np.abs(biases)),
         statement="b_i",
     )
     return [*routes, users]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from simrlhf import testing, theory
+from simrlhf.core.links import LOGISTIC
 from simrlhf.metrics import efficiency_limits
 from simrlhf.study.checking import Check, Finding, Kind, attempt, proved
 from simrlhf.study.checking.limit_worlds import (
@@ -78,10 +79,18 @@ def judge(measured: dict[str, Any]) -> Finding:
         rival=closed["at_zero"],
         statement="L1 in closed form",
     )
+    weighted, by_matrices, unweighted = _closed_forms()
+    special = attempt(
+        testing.assert_identity,
+        weighted,
+        by_matrices,
+        rival=unweighted,
+        statement="closed forms with weights, precision and a covariance",
+    )
     table = by_kind(rows.assign(ratio=scaled / rows["limit"]))
     found = ratio.evidence
     return proved(
-        [ratio, score, forms],
+        [ratio, score, forms, special],
         quantity="ratio to the limit as 1/n goes to 0",
         measured=ratio.measured,
         remark=(
@@ -124,6 +133,55 @@ def _limits(world: World, n_pairs: int) -> dict[str, Any]:
         "at_zero": theory.subspace_limit(given.basis, given.factors, zero, given.weights).value,
         "closed_form": closed,
     }
+
+
+def _closed_forms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All traces of the two closed forms at unequal weights and a precision, and by matrices.
+
+    The third array forgets weights and precision. Features have covariance `S (x) I`, S not I for
+    the Gaussian form.
+    """
+    random = np.random.default_rng(7)
+    weights, precision = np.array([0.5, 1.0, 1.5, 0.8]), 2.5
+    forms, matrices, rivals = [], [], []
+    for d2 in (1, 2):
+        basis = np.linalg.qr(random.standard_normal((5, 2)))[0]
+        factors = random.standard_normal((4, 2, d2))
+        root = np.linalg.cholesky(np.eye(5) + 0.5 * np.ones((5, 5)))
+        for shape, law in ((np.eye(5), "gaussian"), (np.eye(5), "sphere"), (root, "gaussian")):
+            whitened = shape.T @ (basis @ factors)
+            turn = np.kron(shape, np.eye(d2))
+            bare = turn @ theory.isotropic_fisher(whitened, LOGISTIC, law) @ turn.T
+            matrices += _traces(basis, factors, precision * bare, shape, weights)
+            rivals += _traces(basis, factors, bare, shape, None)
+            if shape is root:
+                of = theory.gaussian_limits(
+                    basis, factors, LOGISTIC, root=root, precision=precision, weights=weights
+                )
+            else:
+                of = theory.isotropic_limits(
+                    factors, LOGISTIC, d1=5, law=law, precision=precision, weights=weights
+                )
+            forms += [of.subspace, *of.reward, *of.oracle_reward]
+    return np.array(forms), np.array(matrices), np.array(rivals)
+
+
+def _traces(
+    basis: np.ndarray,
+    factors: np.ndarray,
+    informations: np.ndarray,
+    root: np.ndarray,
+    weights: np.ndarray | None,
+) -> list[float]:
+    """The same numbers from matrices: traces under the features' covariance."""
+    covariance = np.kron(root @ root.T, np.eye(factors.shape[2]))
+    each = [
+        np.einsum("ipq,qp->i", theory.reward_covariances(
+            basis, factors, informations, weights, kind=kind), covariance)
+        for kind in ("joint", "oracle")
+    ]  # fmt: skip
+    subspace = theory.subspace_limit(basis, factors, informations, weights).value
+    return [subspace, *each[0], *each[1]]
 
 
 def _information_at_zero(world: World) -> np.ndarray:

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.integrate
+import scipy.stats
 
 from simrlhf import testing, theory
+from simrlhf.core import links
 from simrlhf.study.checking import Check, Finding, Kind, attempt, fitted_draws, proved
 from simrlhf.study.checking.limit_worlds import (
     NORM_BOUND,
@@ -119,6 +124,17 @@ def judge(measured: dict[str, Any]) -> Finding:
             statement="oracle <= share-B <= full",
         )
     )
+    ours, by_quadrature, at_zero = _informations()
+    judgements.append(
+        attempt(
+            testing.assert_identity,
+            ours,
+            by_quadrature,
+            rival=at_zero,
+            tolerance=1e-8,  # of scipy's adaptive quadrature
+            statement="the information of isotropic features",
+        )
+    )
     joint = rows[rows["estimator"] == "joint"]
     table = by_kind(joint.assign(ratio=joint["n_pairs"] * joint["squared_error"] / joint["joint"]))
     found = judgements[0].measured
@@ -157,6 +173,48 @@ def _limits(world: World, n_pairs: int) -> dict[str, float]:
         "disorder": out_of_order / scale,
         "disorder_reversed": _excess(each["full"], each["oracle"]) / scale,
     }
+
+
+def _informations() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`u' H u` and the trace of H, by the theory, by scipy's quadrature, and at zero reward.
+
+    `t`, the feature along `Theta`, is normal, or of density `(1 - t^2 / p)^((p - 3) / 2)` on the
+    sphere, where the other `p - 1` directions share what `t` leaves of the squared norm p.
+    """
+    ours, exact, at_zero = [], [], []
+    for name, norm, p, law in itertools.product(
+        ("logistic", "laplace"), (0.3, 8.0), (2, 5), ("gaussian", "sphere")
+    ):
+        link = links.get_link(name)
+        theta = np.full((p, 1), norm / np.sqrt(p))
+        found = theory.isotropic_fisher(theta, link, law)[0]
+        unit = theta[:, 0] / norm
+        ours += [unit @ found @ unit, np.trace(found)]
+
+        def mean(value: Callable[[float], float], p: int = p, law: str = law) -> float:
+            # in the angle the sphere's density has no poles at its ends
+            if law == "gaussian":
+                return (
+                    2.0
+                    * scipy.integrate.quad(
+                        lambda t: scipy.stats.norm.pdf(t) * value(t), 0.0, 12.0, epsabs=1e-12
+                    )[0]
+                )
+            weight = scipy.integrate.quad(lambda a: np.cos(a) ** (p - 2), 0.0, np.pi / 2)[0]
+            inside = scipy.integrate.quad(
+                lambda a: np.cos(a) ** (p - 2) * value(np.sqrt(p) * np.sin(a)), 0.0, np.pi / 2,
+                epsabs=1e-12, limit=200,
+            )[0]  # fmt: skip
+            return inside / weight
+
+        def information(t: float, norm: float = norm, link: links.Link = link) -> float:
+            return float(link.information(np.float64(norm * t)))
+
+        along = mean(lambda t, of=information: of(t) * t**2)
+        rest = (lambda t, p=p: p - 1.0) if law == "gaussian" else (lambda t, p=p: p - t**2)
+        exact += [along, along + mean(lambda t, of=information, left=rest: of(t) * left(t))]
+        at_zero += [information(0.0), p * information(0.0)]
+    return np.array(ours), np.array(exact), np.array(at_zero)
 
 
 def _excess(smaller: np.ndarray, larger: np.ndarray) -> float:

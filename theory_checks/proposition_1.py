@@ -180,11 +180,12 @@ def _other_classes() -> testing.Judgement:
             n_pairs=400.0,
             delta=DELTA,
             model_class=kind,
+            constant=1.5,
             **sizes,  # type: ignore[arg-type]
         ).value
         for kind in ("full", "local")
     ]
-    log = np.log(10 * 400 / DELTA)
+    log = 1.5 * np.log(10 * 400 / DELTA)
     return attempt(
         testing.assert_identity,
         found,

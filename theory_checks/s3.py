@@ -15,7 +15,7 @@ import pandas as pd
 
 from simrlhf import testing, theory
 from simrlhf.core import statistics, subspaces
-from simrlhf.core.links import Link
+from simrlhf.core.links import LOGISTIC, Link
 from simrlhf.data.preferences import Preferences
 from simrlhf.study.checking import Check, Finding, Kind, attempt, fitted_draws, proved, samples
 from simrlhf.world import World, WorldConfig
@@ -260,6 +260,12 @@ def _formulas() -> list[testing.Judgement]:
     right = [sum(i * m.T @ m for i, m in zip(information[s], x[s], strict=True))
              for s in (slice(0, 2), slice(2, 6))]  # fmt: skip
     spread = max(np.linalg.norm(m, 2) for m in (left, *right))
+    weights, margins = np.array([1.0, 2.0, 0.5, 1.0, 3.0, 1.0]), np.array([0.1, -2, 1, 0, 0.5, 2])
+    heavy = theory.score_variance(x, np.array([0, 2, 6]), information, weights)
+    alone = theory.score_variance(x, np.array([0, 2, 6]), information * weights**2)
+    # a logistic score is P - o: at most the larger of the two probabilities
+    larger = 1 / (1 + np.exp(-np.abs(margins)))
+    scores = weights * larger * np.array([np.linalg.norm(m, 2) for m in x])
     sizes = {"d1": d1, "n_users": n, "d2": d2, "delta": delta}
     found = {
         "Bernstein": (
@@ -276,6 +282,10 @@ def _formulas() -> list[testing.Judgement]:
                 smallest_design=40.0, largest_design=90.0, curvature_bound=0.25, slack=0.5,
             ).value,
             split,
+        ),
+        "V, weighted": (heavy, alone),
+        "rho": (
+            theory.largest_score(x, LOGISTIC, margins=margins, weights=weights), scores.max(),
         ),
         "V": (theory.score_variance(x, np.array([0, 2, 6]), information), spread),
         "a": (theory.noise_norm_bound(2.0, rank=3, d1=7, n_users=4, d2=2), 2.0 * np.sqrt(6.0)),

@@ -190,6 +190,7 @@ def _formulas() -> list[testing.Judgement]:
             theory.hellinger_bound(**given, log_chi_square=chi).value,
             (second**0.5 + small**0.5) ** 2,
         ),
+        "ceiling": (theory.hellinger_bound(**given).ceiling, 2.0 * total),
         "squared error": (error.terms["squared_error"], np.pi**2 * 6 / (2 * 0.1 * 50)),
         "its distance": (error.value, np.pi * np.sqrt(6 / (2 * 0.1 * 50)) / 3),
         "cover share_b": (theory.log_cover_number("share_b", **sizes).value, 22 * np.log(601)),
