@@ -4,6 +4,7 @@
     readme.py python         run the Python blocks, top to bottom, in one namespace
     readme.py shell          run the bash blocks that follow the comment <!-- run -->
     readme.py tree           write the tree of files at the end anew, from their first sentences
+    readme.py verdicts FILE  write the table of verdicts anew, from the verdicts.md of a full run
 
 Blocks run in the current folder. `README` in the environment names another file.
 """
@@ -23,6 +24,7 @@ README = Path(os.environ.get("README", Path(__file__).resolve().parents[1] / "RE
 FENCE = re.compile(
     r"^(?:<!-- (?P<tag>[a-z-]+) -->\n+)?```(?P<language>\w+)\n(?P<body>.*?)^```$", re.M | re.S
 )
+VERDICTS = re.compile(r"<!-- verdicts -->\n(?P<body>.*?)<!-- /verdicts -->", re.S)
 TREE = ("simrlhf", "experiments", "paper_figs", "theory_checks")
 
 
@@ -108,6 +110,15 @@ def with_tree(text: str, root: Path) -> str:
     return text.replace(command(text, "tree"), tree(root))
 
 
+def with_verdicts(text: str, document: str) -> str:
+    """The README's text with the table of a `verdicts.md`, which ends at its first empty line."""
+    table = document.split("\n\n")[0].strip()
+    found = VERDICTS.search(text)
+    if not found:
+        raise SystemExit("README has no <!-- verdicts --> ... <!-- /verdicts --> to fill")
+    return text[: found.start("body")] + table + "\n" + text[found.end("body") :]
+
+
 def main(arguments: list[str]) -> None:
     text = README.read_text(encoding="utf-8")
     match arguments:
@@ -117,6 +128,9 @@ def main(arguments: list[str]) -> None:
             print(f"{run_python(text)} Python blocks of the README ran")
         case ["shell"]:
             print(f"{run_shell(text)} shell blocks of the README ran")
+        case ["verdicts", file]:
+            document = Path(file).read_text(encoding="utf-8")
+            README.write_text(with_verdicts(text, document), encoding="utf-8")
         case ["tree"]:
             README.write_text(with_tree(text, README.parent), encoding="utf-8")
         case _:

@@ -32,8 +32,13 @@ CHECK = Check(
     tolerance="rounding: a definition",
     source="P-ShareLoRA, Definition 4.2; C.1",
 )
-_R, _X = 1.0, 1.0
-_SIZES = {"tiny": ((1, 0.5),), "smoke": ((1, 0.3), (2, 1.5)), "paper": ((1, 0.1), (2, 0.8))}
+# not 1: a factor that is left out must show
+_R, _X = 1.3, 0.9
+_SIZES = {
+    "tiny": ((1, 0.5), (2, 2.0)),
+    "smoke": ((1, 0.3), (2, 1.5)),
+    "paper": ((1, 0.1), (2, 0.8)),
+}
 _MEMBERS = {"tiny": 200, "smoke": 400, "paper": 1000}
 _PROBES = 16
 

@@ -144,9 +144,9 @@ def _closed_forms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     random = np.random.default_rng(7)
     weights, precision = np.array([0.5, 1.0, 1.5, 0.8]), 2.5
     forms, matrices, rivals = [], [], []
-    for d2 in (1, 2):
-        basis = np.linalg.qr(random.standard_normal((5, 2)))[0]
-        factors = random.standard_normal((4, 2, d2))
+    for d2, rank in ((1, 2), (2, 2), (2, 5)):
+        basis = np.linalg.qr(random.standard_normal((5, rank)))[0]
+        factors = random.standard_normal((4, rank, d2))
         root = np.linalg.cholesky(np.eye(5) + 0.5 * np.ones((5, 5)))
         for shape, law in ((np.eye(5), "gaussian"), (np.eye(5), "sphere"), (root, "gaussian")):
             whitened = shape.T @ (basis @ factors)

@@ -38,8 +38,8 @@ CHECK = Check(
     source="theory.md, L5 (simrlhf.theory.new_users)",
 )
 _SIZES = {
-    "tiny": (2, (160, 480), 50),
-    "smoke": (10, (200, 400), 24),
+    "tiny": (2, (160, 480), 30),
+    "smoke": (8, (200, 400), 24),
     "paper": (32, (200, 400, 800, 1600), 100),
 }
 _SHARES = (1, 2)

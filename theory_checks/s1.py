@@ -166,15 +166,19 @@ def judge(measured: dict[str, Any]) -> Finding:
                 statement=name,
             )
         )
+    informs = _bound(shared["error"], shared["sigma_k"]) < ceiling
+    known = pd.Series(informs).groupby(shared["n_pairs"].to_numpy()).mean() > 0.5
     filled = float((shared["distance"] / _bound(shared["error"], shared["sigma_k"])).median())
     return proved(
         judgements,
         quantity="largest distance over its bound, fits of share_b",
         measured=exactly(judgements[0].measured.estimate),
         tightness=float((tight["distance"] / edge).max()),
+        n_star=float(known[known].index.min()) if known.any() else np.inf,
         remark=(
             f"Never violated in {len(rows)} fits; the distance of a share_b fit is {filled:.2f} of "
-            f"its bound in the median; attained at Delta_hat = P_hat Delta^<>."
+            f"its bound in the median; attained at Delta_hat = P_hat Delta^<>. n* is of N = "
+            f"{_WORLD.n_users}, d1 = {_WORLD.d1}, k = {_WORLD.rank}, nu = {_WORLD.nu:g}."
         ),
         rows=rows,
     )

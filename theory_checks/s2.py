@@ -33,7 +33,7 @@ CHECK = Check(
 # repetitions, sizes, and every how many of the worlds
 _SETTINGS = {
     "tiny": (3, (30, 120), 3),
-    "smoke": (12, (30, 120, 480), 1),
+    "smoke": (8, (30, 120, 480), 1),
     "paper": (60, (30, 120, 480), 1),
 }
 _BASE = WorldConfig(n_users=8, d1=6, rank=2, nu=0.3, user_norms="equal", norm_bound=1.5)

@@ -287,6 +287,10 @@ def _formulas() -> list[testing.Judgement]:
         "rho": (
             theory.largest_score(x, LOGISTIC, margins=margins, weights=weights), scores.max(),
         ),
+        "rho of small features": (
+            theory.largest_score(0.01 * x, LOGISTIC, margins=margins, weights=weights),
+            0.01 * scores.max(),
+        ),
         "V": (theory.score_variance(x, np.array([0, 2, 6]), information), spread),
         "a": (theory.noise_norm_bound(2.0, rank=3, d1=7, n_users=4, d2=2), 2.0 * np.sqrt(6.0)),
         "a, wide": (theory.noise_norm_bound(2.0, rank=3, d1=5, n_users=4, d2=2), 2 * np.sqrt(5.0)),

@@ -6,7 +6,6 @@ delta)`, and `||E||_F^2 <= pi^2 / (2 I_min m)` times that.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from simrlhf.study.checking.likelihood_runs import (
     BOUNDED,
     LikelihoodRun,
     hellinger_at,
+    informative_from,
     likelihood_run,
 )
 
@@ -55,7 +55,7 @@ def _reward_pairs() -> pd.DataFrame:
     for name in ("logistic", "probit", "laplace", "label_flip"):
         link = links.get_link(name)
         z = random.uniform(-2.0, 2.0, 300)
-        other = np.clip(z + random.choice([1e-3, 0.1, 1.0, 4.0], 300), -2.0, 2.0)
+        other = np.clip(z + random.choice([0.0, 1e-3, 0.1, 1.0, 4.0], 300), -2.0, 2.0)
         p, q = np.asarray(link.mean(z)), np.asarray(link.mean(other))
         grid = np.linspace(-2.0, 2.0, 4001)
         information = np.asarray(link.information(grid))
@@ -96,7 +96,7 @@ def judge(measured: dict[str, Any]) -> Finding:
             statement="error from H^2",
         ),
     ]
-    n_star = _n_star()
+    n_star = informative_from(DELTA)
     rate = int((rows["hellinger"] > rows["bound"]).sum())
     filled = rows["hellinger"] / rows["bound"]
     return proved(
@@ -193,6 +193,20 @@ def _formulas() -> list[testing.Judgement]:
         "ceiling": (theory.hellinger_bound(**given).ceiling, 2.0 * total),
         "squared error": (error.terms["squared_error"], np.pi**2 * 6 / (2 * 0.1 * 50)),
         "its distance": (error.value, np.pi * np.sqrt(6 / (2 * 0.1 * 50)) / 3),
+        "log(1/delta) once": (
+            theory.log_bracketing_bound(
+                n_users=3,
+                n_pairs=50,
+                d1=5,
+                d2=2,
+                rank=2,
+                norm_bound=1.5,
+                feature_norm=2.0,
+                lipschitz_mean=0.25,
+                delta=delta,
+            ).terms["log_inverse_delta"],
+            np.log(10.0),
+        ),
         "cover share_b": (theory.log_cover_number("share_b", **sizes).value, 22 * np.log(601)),
         "cover full": (theory.log_cover_number("full", **sizes).value, 30 * np.log(301)),
         "cover local": (theory.log_cover_number("local", **sizes).value, 42 * np.log(601)),
@@ -205,23 +219,3 @@ def _formulas() -> list[testing.Judgement]:
         attempt(testing.assert_identity, [value], [hand], rival=[1.1 * hand], statement=name)
         for name, (value, hand) in found.items()
     ]
-
-
-def _n_star() -> float:
-    """Smallest n at which the bound of dist is below 1, with `m = n`, the mean design."""
-    feature_norm = math.sqrt(BOUNDED.d1 * BOUNDED.d2)
-
-    def value(n_pairs: int) -> float:
-        _, bound, constants = hellinger_at(
-            links.LOGISTIC, BOUNDED.n_users * n_pairs, feature_norm, delta=DELTA
-        )
-        return theory.squared_error_bound(
-            bound.value,
-            smallest_information=constants.smallest_information,
-            smallest_design=n_pairs,
-            sigma_k=BOUNDED.sigma_k,
-            ceiling=1.0,
-        ).value
-
-    found = theory.smallest_sample(value, 1.0, [2**power for power in range(4, 24)])
-    return math.inf if found is None else float(found)

@@ -126,3 +126,23 @@ def test_a_marker_without_its_block_is_an_error(tmp_path: Path):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- test-command -->\n\nno block here\n")
     assert "0 blocks" in run_reader(readme, "command", "test-command").stderr
+
+
+def test_the_table_of_verdicts_is_of_the_checks_that_ship(reader):
+    """Statements, kinds and claims are those that the checks declare today, in their order."""
+    from simrlhf.study.checking.run import list_checks, load_check
+
+    table = reader.VERDICTS.search(README)["body"].strip().splitlines()[2:]
+    shown = [re.split(r"(?<!\\) \| ", line.strip("| "))[:3] for line in table]
+    declared = [load_check(name).CHECK for name in list_checks()]
+    assert shown == [
+        [one.statement, str(one.kind), one.claim.replace("|", "\\|")] for one in declared
+    ]
+
+
+def test_a_table_of_verdicts_takes_the_place_of_the_old_one(reader):
+    text = "before <!-- verdicts -->\nold\n<!-- /verdicts --> after"
+    found = reader.with_verdicts(text, "| a |\n|---|\n| 1 |\n\n- a: said\n")
+    assert found == "before <!-- verdicts -->\n| a |\n|---|\n| 1 |\n<!-- /verdicts --> after"
+    with pytest.raises(SystemExit, match="README has no"):
+        reader.with_verdicts("nothing", "")

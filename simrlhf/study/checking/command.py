@@ -13,7 +13,7 @@ from simrlhf.study.terminal import console, progress_bar
 # remarks in longer lines are hard to read
 _WIDEST = 110
 # narrower, the table would be all folds
-_TABLE = 118
+_TABLE = 136
 
 
 def print_checks() -> None:

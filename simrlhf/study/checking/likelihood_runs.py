@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from simrlhf import theory
 from simrlhf.core import subspaces
-from simrlhf.core.links import Link
+from simrlhf.core.links import LOGISTIC, Link
 from simrlhf.study.checking.draws import Draw
 from simrlhf.world import WorldConfig
 
@@ -98,3 +99,32 @@ def hellinger_at(
         log_chi_square=log_chi_square,
     )
     return cover, bound, constants
+
+
+def informative_from(delta: float, *, chi_square_per_pair: float | None = None) -> float:
+    """Smallest n, a power of 2, at which the route bounds dist below 1; `m = n`, the mean design.
+
+    Args:
+        chi_square_per_pair: mean of `log(1 + chi2(P* || P^<>))`, for S4b.
+
+    Returns:
+        n, or infinity where none up to 2^23 does.
+    """
+
+    def value(n_pairs: int) -> float:
+        total = BOUNDED.n_users * n_pairs
+        log_chi = None if chi_square_per_pair is None else chi_square_per_pair * total
+        largest = math.sqrt(BOUNDED.d1 * BOUNDED.d2)
+        _, bound, constants = hellinger_at(
+            LOGISTIC, total, largest, delta=delta, log_chi_square=log_chi
+        )
+        return theory.squared_error_bound(
+            bound.value,
+            smallest_information=constants.smallest_information,
+            smallest_design=n_pairs,
+            sigma_k=BOUNDED.sigma_k,
+            ceiling=1.0,
+        ).value
+
+    found = theory.smallest_sample(value, 1.0, [2**power for power in range(4, 24)])
+    return math.inf if found is None else float(found)

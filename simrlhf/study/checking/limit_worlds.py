@@ -36,8 +36,8 @@ _VARIANTS = (
 _WITH_BASE = {"base_norm": 1.0}
 # the ratio is 1 + c / n with c about 10 to 15; smaller n would need its next term
 SIZES = {
-    "tiny": ((160, 320, 640), 80),
-    "smoke": ((200, 400, 800), 24),
+    "tiny": ((160, 320, 640), 50),
+    "smoke": ((200, 400, 800), 20),
     "paper": ((200, 400, 800, 1600, 3200), 100),
 }
 

@@ -19,6 +19,8 @@ from simrlhf.study.checking.form import Check, Finding
 from simrlhf.study.checking.run import Outcome
 
 COLUMNS = ("statement", "kind", "claim", "measured", "verdict", "tightness", "n*", "seconds")
+# of the two columns that hold sentences
+_WIDTHS = {"claim": 40, "measured": 28}
 VERDICTS = "verdicts"
 FOLDER = "checks"
 
@@ -27,8 +29,7 @@ def verdict_table(outcomes: Sequence[Outcome]) -> Table:
     """The table for a terminal."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for column in COLUMNS:
-        wide = column in ("claim", "measured")
-        table.add_column(column, overflow="fold", ratio=3 if wide else None, no_wrap=not wide)
+        table.add_column(column, overflow="fold", min_width=_WIDTHS.get(column))
     for outcome in outcomes:
         table.add_row(*cells(outcome))
     return table
