@@ -87,10 +87,11 @@ def judge(measured: dict[str, Any]) -> Finding:
         rival=unweighted,
         statement="closed forms with weights, precision and a covariance",
     )
+    judgements = [ratio, score, forms, special, *_edges()]
     table = by_kind(rows.assign(ratio=scaled / rows["limit"]))
     found = ratio.evidence
     return proved(
-        [ratio, score, forms, special],
+        judgements,
         quantity="ratio to the limit as 1/n goes to 0",
         measured=ratio.measured,
         remark=(
@@ -135,6 +136,27 @@ def _limits(world: World, n_pairs: int) -> dict[str, Any]:
     }
 
 
+def _edges() -> list[testing.Judgement]:
+    """The distance at n pairs from the trace, and what is not identified is infinite."""
+    basis, factors = np.eye(4)[:, :2], np.array([[[1.0], [0.5]], [[0.2], [1.0]], [[1.0], [1.0]]])
+    informations = np.stack([0.2 * np.eye(4), 0.1 * np.eye(4), 0.15 * np.eye(4)])
+    found = theory.subspace_limit(basis, factors, informations)
+    # two rows outside of B, and S = sum c_i w_i w_i' of the factors
+    spread = sum(c * w @ w.T for c, w in zip((0.2, 0.1, 0.15), factors, strict=True))
+    trace = 2.0 * np.trace(np.linalg.inv(spread))
+    alike = theory.isotropic_limits(factors[:1].repeat(3, axis=0), LOGISTIC, d1=4)
+    return [
+        attempt(
+            testing.assert_identity, [found.distance(50.0)], [np.sqrt(trace / 50.0)],
+            rival=[trace / 50.0], statement="the distance at n pairs",
+        ),
+        attempt(
+            testing.assert_identity, np.sign([alike.subspace, *alike.reward]), 1.0, rival=-1.0,
+            statement="users who are alike leave the subspace undetermined",
+        ),
+    ]  # fmt: skip
+
+
 def _closed_forms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All traces of the two closed forms at unequal weights and a precision, and by matrices.
 
@@ -144,7 +166,7 @@ def _closed_forms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     random = np.random.default_rng(7)
     weights, precision = np.array([0.5, 1.0, 1.5, 0.8]), 2.5
     forms, matrices, rivals = [], [], []
-    for d2, rank in ((1, 2), (2, 2), (2, 5)):
+    for d2, rank in ((1, 1), (1, 2), (2, 2), (2, 5)):
         basis = np.linalg.qr(random.standard_normal((5, rank)))[0]
         factors = random.standard_normal((4, rank, d2))
         root = np.linalg.cholesky(np.eye(5) + 0.5 * np.ones((5, 5)))
@@ -162,7 +184,7 @@ def _closed_forms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 of = theory.isotropic_limits(
                     factors, LOGISTIC, d1=5, law=law, precision=precision, weights=weights
                 )
-            forms += [of.subspace, *of.reward, *of.oracle_reward]
+            forms += [of.subspace, *of.reward, *of.oracle_reward, *of.full_reward]
     return np.array(forms), np.array(matrices), np.array(rivals)
 
 
@@ -178,10 +200,10 @@ def _traces(
     each = [
         np.einsum("ipq,qp->i", theory.reward_covariances(
             basis, factors, informations, weights, kind=kind), covariance)
-        for kind in ("joint", "oracle")
+        for kind in ("joint", "oracle", "full")
     ]  # fmt: skip
     subspace = theory.subspace_limit(basis, factors, informations, weights).value
-    return [subspace, *each[0], *each[1]]
+    return [subspace, *np.concatenate(each)]
 
 
 def _information_at_zero(world: World) -> np.ndarray:

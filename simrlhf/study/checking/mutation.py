@@ -31,8 +31,22 @@ LATER = ("value_gaps", "park", "pessimism", "confidence", "pairs_needed", "value
 _NO_FORMULAS = ("statement", "sample_size")
 # calls in whose arguments nothing is part of a formula: refusals, shapes, thresholds of rounding
 _NOT_FORMULAS = ("checks", "require", "range", "reshape", "shape", "arange", "linspace", "finfo")
-# changes after which a function still gives the same, and why
-EQUIVALENT: dict[str, str] = {}
+# mutations, or functions all of whose mutations, may leave everything as it is, and why
+EQUIVALENT: dict[str, str] = {
+    "brackets.construct_brackets": "a construction: a finer or shifted list covers as well, and "
+    "definition_4_2 holds whatever is listed to the definition",
+    "brackets._ball_grid": "the same",
+    "information._half_line_rule": "panels of a quadrature rule: others integrate as well",
+    "information.isotropic_fisher: 1.0 -> 2.0": "a stand-in for the norm of a zero matrix, which "
+    "then multiplies zeros",
+    "diversity.diversity_metrics: np.finfo(np.float64).eps * max(aggregate.shape) * values[0] -> "
+    "np.finfo(np.float64).eps * max(aggregate.shape)": "a threshold of rounding",
+    "diversity.diversity_metrics: np.finfo(np.float64).eps * max(aggregate.shape) -> "
+    "np.finfo(np.float64).eps": "the same",
+    "gaussian_limits.gaussian_limits: d1 * factors.shape[2] -> d1": "the Gaussian law's moments do "
+    "not depend on the size",
+    "gaussian_limits.gaussian_limits: d1 * factors.shape[2] -> factors.shape[2]": "the same",
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,11 @@ class Mutation:
     def name(self) -> str:
         """By which a survivor is explained in `EQUIVALENT`; it outlives changes elsewhere."""
         return f"{self.module}.{self.function}: {self.change}"
+
+    @property
+    def why_without_effect(self) -> str:
+        """The explanation in `EQUIVALENT`, of the mutation or of its function; empty if none."""
+        return EQUIVALENT.get(self.name, EQUIVALENT.get(f"{self.module}.{self.function}", ""))
 
 
 @dataclass(frozen=True)
@@ -112,7 +131,7 @@ def as_table(fates: list[Fate]) -> pd.DataFrame:
                 "kind": fate.mutation.kind,
                 "caught_by": fate.caught_by,
                 "tried": fate.tried,
-                "equivalent": "" if fate.caught_by else EQUIVALENT.get(fate.mutation.name, ""),
+                "equivalent": "" if fate.caught_by else fate.mutation.why_without_effect,
             }
             for fate in fates
         ]
