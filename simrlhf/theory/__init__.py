@@ -57,6 +57,7 @@ from simrlhf.theory.park import (
     park_theorem_f_1,
 )
 from simrlhf.theory.pessimism import greedy_bound, pessimism_bound
+from simrlhf.theory.restricted import restricted_design, restricted_oracle_inequality
 from simrlhf.theory.sample_size import (
     LARGEST_SAMPLE,
     limit_sample_size,
@@ -132,6 +133,8 @@ __all__ = [
     "park_theorem_3_3",
     "park_theorem_f_1",
     "pessimism_bound",
+    "restricted_design",
+    "restricted_oracle_inequality",
     "reward_covariances",
     "score_variance",
     "seen_directions",

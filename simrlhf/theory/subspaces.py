@@ -35,7 +35,7 @@ from simrlhf.theory.statement import Bound, ingredient, make_bound, not_applicab
 GEOMETRY_CASES = ("share_b", "spectral", "above_rank")
 LEVELS = ("a_priori", "bregman", "a_posteriori")
 # a design this much weaker in one direction than in another is singular up to rounding
-_SINGULAR = 1e-10
+SINGULAR = 1e-10
 _NEEDS = {
     "a_priori": ("curvature", "smallest_design", "largest_design", "curvature_bound"),
     "bregman": ("bregman_ratio", "largest_design", "curvature_bound"),
@@ -239,7 +239,7 @@ def _given(level: str, **numbers: float | None) -> dict[str, float]:
 def _curvature_product(given: Mapping[str, float]) -> float:
     if "bregman_ratio" in given:
         return given["bregman_ratio"]
-    if given["smallest_design"] <= _SINGULAR * given["largest_design"]:
+    if given["smallest_design"] <= SINGULAR * given["largest_design"]:
         return 0.0
     return given["curvature"] * given["smallest_design"]
 
