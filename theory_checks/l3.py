@@ -86,7 +86,7 @@ def judge(measured: dict[str, Any]) -> Finding:
         **where,
     )
     return proved(
-        [mean, variance, loss, counts, *traces],
+        [mean, variance, loss, counts, _counts(), *traces],
         quantity="mean of the likelihood-ratio statistic over p as 1/n goes to 0",
         measured=mean.measured,
         remark=(
@@ -95,6 +95,37 @@ def judge(measured: dict[str, Any]) -> Finding:
             f"mean over p is {mean.evidence['ratio_at_smallest']:.3f}."
         ),
         rows=rows,
+    )
+
+
+def _counts() -> testing.Judgement:
+    """Parameters of every class at sizes that tell N, d1, d2 and k apart, counted one by one.
+
+    A rank-k matrix of d1 x d2 has `d1 d2 - (d1 - k)(d2 - k)` free entries: its last `(d1 - k)(d2 -
+    k)` follow from the others.
+    """
+    found, by_hand, rotated = [], [], []
+    for n, d1, d2, k in ((3, 5, 4, 2), (7, 6, 1, 3), (2, 3, 9, 3)):
+        alone = min(k, d1, d2)
+        one = d1 * d2 - (d1 - alone) * (d2 - alone)
+        stacked = d1 * n * d2 - (d1 - k) * (n * d2 - k)
+        expected = {
+            "share_b": stacked,
+            "oracle": n * k * d2,
+            "full": n * d1 * d2,
+            "local": n * one,
+            "global": one,
+        }
+        for kind, count in expected.items():
+            found.append(theory.parameter_count(kind, n_users=n, d1=d1, d2=d2, rank=k))
+            by_hand.append(count)
+            rotated.append(count + k * k)
+    return attempt(
+        testing.assert_identity,
+        np.array(found, dtype=float),
+        by_hand,
+        rival=rotated,
+        statement="parameters of every class",
     )
 
 

@@ -100,7 +100,7 @@ def judge(measured: dict[str, Any]) -> Finding:
     rate = int((rows["hellinger"] > rows["bound"]).sum())
     filled = rows["hellinger"] / rows["bound"]
     return proved(
-        [*coverage, *_steps(measured["pairs"]), *_formulas()],
+        [*coverage, *_steps(measured["pairs"]), *_formulas(), _constants()],
         quantity="violation rate of sum H^2, delta = .05",
         measured=statistics.clopper_pearson(rate, len(rows), confidence=0.99),
         tightness=float(filled.max()),
@@ -168,6 +168,47 @@ def _steps(pairs: pd.DataFrame) -> list[testing.Judgement]:
             statement="H^2 <= I_max dz^2 / 4",
         ),
     ]  # fmt: skip
+
+
+def _constants() -> testing.Judgement:
+    """A link's extremes on an interval against a fine grid, inner extremes of label_flip included.
+
+    From the information and the probabilities alone, `Phi' = sqrt(I Phi (1 - Phi))`; only `psi''`
+    is the link's own. The grid misses an extreme by its squared step, about 1e-8.
+    """
+    ours, grid, halved = [], [], []
+    for name, margin in (
+        ("logistic", 1.5), ("probit", 2.0), ("laplace", 0.7), ("label_flip:0.05", 5.0),
+        ("label_flip:0.3", 4.0),
+    ):  # fmt: skip
+        link = links.get_link(name)
+        z = np.linspace(-margin, margin, 20_001)
+        p, information = np.asarray(link.mean(z)), np.asarray(link.information(z))
+        slope = np.sqrt(information * p * (1.0 - p))
+        curvature = np.asarray(link.loss_curvature(z, np.ones_like(z)))
+        grid += [
+            1.0 / slope.min(), (slope / p).max(), curvature.min(), (slope / (p * (1.0 - p))).max(),
+            information.min(), information.max(), slope.max(),
+        ]  # fmt: skip
+        found = theory.link_constants(link, margin=margin)
+        ours += [
+            found.kappa, found.xi, found.eta, found.score_width, found.smallest_information,
+            found.largest_information, found.lipschitz_mean,
+        ]  # fmt: skip
+        half = theory.link_constants(link, margin=0.5 * margin)
+        halved += [
+            half.kappa, half.xi, half.eta, half.score_width, half.smallest_information,
+            half.largest_information, half.lipschitz_mean,
+        ]  # fmt: skip
+    scale = np.maximum(np.abs(grid), 0.05)
+    return attempt(
+        testing.assert_identity,
+        ours / scale,
+        grid / scale,
+        rival=halved / scale,
+        tolerance=1e-5,
+        statement="constants of the links",
+    )
 
 
 def _formulas() -> list[testing.Judgement]:

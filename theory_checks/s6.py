@@ -168,6 +168,7 @@ def judge(measured: dict[str, Any]) -> Finding:
             statement="the quadratic form written out",
         ),
     ]  # fmt: skip
+    judgements += _formulas()
     filled = rows["error"] / rows["bound"]
     bounded = rows[rows["world"] == "bounded"]
     informs = (bounded["bound"] < 2.0 * _BOUNDED["norm_bound"]).groupby(bounded["n_pairs"])
@@ -215,6 +216,25 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
             run["design"], score_width=constants.score_width, delta=DELTA
         ),
     }
+
+
+def _formulas() -> list[testing.Judgement]:
+    """The functions against their formulas written out, at numbers that tell all parts apart."""
+    bound = theory.new_user_bound(
+        noise=1.3, missed=0.7, missed_rewards=0.9, smallest_design=3.0, largest_design=5.0,
+        curvature=0.2, curvature_bound=0.25,
+    ).value  # fmt: skip
+    by_hand = (((1.3 + 0.25 * 5**0.5 * 0.9) / (0.2 * 3.0)) ** 2 + 0.7**2) ** 0.5
+    design, log = np.diag([0.02, 0.05]), np.log(10.0)
+    noise = theory.new_user_noise_bound(design, score_width=1.7, delta=0.1)
+    form = 0.07 + 2.0 * np.sqrt((0.02**2 + 0.05**2) * log) + 2.0 * 0.05 * log
+    return [
+        attempt(testing.assert_identity, [value], [hand], rival=[1.1 * hand], statement=name)
+        for name, value, hand in (
+            ("S6 written out", bound, by_hand),
+            ("the chance bound written out", noise, 1.7 / 2.0 * form**0.5),
+        )
+    ]
 
 
 def _at_equality() -> tuple[np.ndarray, np.ndarray]:
