@@ -112,6 +112,12 @@ def judge(measured: dict[str, Any]) -> Finding:
     edge = measured["edge"]
     reached = {level: np.array([_at_edge(row, level) for _, row in edge.iterrows()])
                for level in LEVELS}  # fmt: skip
+    truncated = {
+        level: np.array(
+            [_at_edge(row, level, term="truncated_error") for _, row in edge.iterrows()]
+        )
+        for level in LEVELS
+    }
     wrong = np.array([_at_edge(row, "a_priori", noise=0.5) for _, row in edge.iterrows()])
     judgements = [
         attempt(
@@ -120,6 +126,12 @@ def judge(measured: dict[str, Any]) -> Finding:
         )
         for level in LEVELS
     ]  # fmt: skip
+    judgements.append(
+        attempt(
+            testing.assert_identity, truncated["a_priori"], edge["error"] + edge["t"],
+            rival=edge["error"], tolerance=1e-9, statement="S2 (ii) at the far edge",
+        )
+    )  # fmt: skip
     for level in LEVELS:
         known = rows.dropna(subset=level)
         judgements.append(
@@ -137,7 +149,7 @@ def judge(measured: dict[str, Any]) -> Finding:
                 testing.never_violated,
                 known["truncated_error_norm"],
                 known[f"{level}_truncated"],
-                tight=(edge["error"] + edge["t"], reached[level] + edge["t"]),
+                tight=(edge["error"] + edge["t"], truncated[level]),
                 rival=wrong + edge["t"],
                 statement=f"S2 (ii) {level}",
             )
@@ -189,8 +201,8 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
     return row | {"ceiling": ceiling}
 
 
-def _at_edge(row: pd.Series, level: str, *, noise: float = 1.0) -> float:
-    """The bound of `||E||_F` at the far edge: curvature 1, all designs m, noise `m gamma`."""
+def _at_edge(row: pd.Series, level: str, *, noise: float = 1.0, term: str = "error") -> float:
+    """The bound of `||E||_F`, or of `||E'||_F`, at the far edge: curvature 1, designs m, noise."""
     divergence = 0.5 * row["m"] * row["t"] ** 2
     return theory.oracle_inequality(
         level=level,
@@ -205,7 +217,7 @@ def _at_edge(row: pd.Series, level: str, *, noise: float = 1.0) -> float:
         curvature_bound=1.0,
         bregman_ratio=row["m"],
         truncation_divergence=divergence,
-    ).terms["error"]
+    ).terms[term]
 
 
 def _first_informative(rows: pd.DataFrame, level: str) -> float:

@@ -60,6 +60,14 @@ def judge(measured: dict[str, Any]) -> Finding:
         rival=np.sqrt(estimation) + np.sqrt(bias),
         statement="theory.theorem_4_1",
     )
+    # c_1 multiplies the root; 1.5 is any constant but 1
+    scaled = attempt(
+        testing.assert_identity,
+        [_bound(row, constant=1.5) for _, row in rows.iterrows()],
+        1.5 * np.sqrt(estimation + bias),
+        rival=rows["bound"],
+        statement="theory.theorem_4_1 with a constant",
+    )
     usual = rows[rows["swept"] != "scale"]
     found = _calibrated(usual)
     units = _calibrated(rows[rows["swept"] == "scale"])
@@ -80,7 +88,7 @@ def judge(measured: dict[str, Any]) -> Finding:
     loose = ", ".join(found.falling) or "no variable"
     return sweeps.printed(
         found,
-        [formula, covers, rate],
+        [formula, scaled, covers, rate],
         quantity="smallest c_1 that covers",
         measured=exactly(found.constant),
         n_star=_first_informative(found.constant),
@@ -103,7 +111,7 @@ def _calibrated(rows: pd.DataFrame) -> testing.Calibration:
     )
 
 
-def _bound(row: pd.Series) -> float:
+def _bound(row: pd.Series, *, constant: float = 1.0) -> float:
     n_users, d1, rank = int(row["N"]), int(row["d1"]), int(row["k"])
     count = theory.log_bracketing_number(
         n_users=n_users, n_pairs=row["n"], d1=d1, d2=int(row["d2"]), rank=rank, delta=DELTA
@@ -116,6 +124,7 @@ def _bound(row: pd.Series) -> float:
         d1=d1,
         nu=row["nu"],
         tail_energy=row["tail_energy"],
+        constant=constant,
     ).value
 
 
