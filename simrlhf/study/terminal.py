@@ -22,6 +22,13 @@ from simrlhf.core import checks
 console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
+def wide_console(least: int) -> Console:
+    """The console for a table that needs a width: a narrower terminal wraps its lines."""
+    return Console(
+        highlight=False, markup=False, width=max(console.width, least), file=console.file
+    )
+
+
 class _Note(ProgressColumn):
     """What a job says of itself, as the failures so far; nothing by default."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from simrlhf import theory
 from simrlhf.core import checks
-from simrlhf.study.checking import command, mutation, run
+from simrlhf.study.checking import command, mutation, report, run
 from simrlhf.study.checking.run import Outcome, list_checks, load_check
 
 FAKE = '''
@@ -87,11 +88,38 @@ def test_the_command_writes_readable_records_and_fails_on_a_defect(
     assert one["verdict"] == "HOLDS"
     # infinity is a word: JSON has no number for it
     assert one["n_star"] == "inf"
-    assert record["size"] == "tiny"
+    assert one["size"] == "tiny"
     assert "c \\| d" in (folder / "verdicts.md").read_text(encoding="utf-8")
     assert len(pd.read_parquet(folder / "x1.parquet")) == 1
     outcome(measure="return 2.5")
     assert not command.check(["x1"], size="tiny", out=tmp_path)
+
+
+def test_a_later_run_of_one_check_keeps_the_verdicts_of_others(
+    outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checks"
+    report.store([outcome()], folder, size="tiny")
+    other = dataclasses.replace(outcome(measure="return 1.8"), name="x2")
+    report.store([other], folder, size="tiny")
+    record = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in record["checks"]] == ["x1", "x2"]
+    assert (folder / "verdicts.md").read_text(encoding="utf-8").count("| X1 |") == 2
+    # another size is another table
+    report.store([other], folder, size="smoke")
+    record = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+    assert [one["size"] for one in record["checks"]] == ["tiny", "smoke"]
+    assert (folder / "verdicts.md").read_text(encoding="utf-8").count("| X1 |") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
+    outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome(measure="raise AssertionError('computed')")
+    monkeypatch.setattr(command, "chosen", lambda names: ["x1"])
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    with pytest.raises(checks.InputError, match="give a writable --out"):
+        command.check(["x1"], size="tiny", out=tmp_path / "taken")
 
 
 def test_statements_are_known_by_file_and_by_name() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from simrlhf.core import numerics
 from simrlhf.study.checking import mutation, report
 from simrlhf.study.checking.run import Outcome, chosen, list_checks, load_check, run_checks
-from simrlhf.study.terminal import console, progress_bar
+from simrlhf.study.terminal import console, progress_bar, wide_console
 
 # remarks in longer lines are hard to read
 _WIDEST = 110
@@ -35,14 +35,14 @@ def explain(names: Sequence[str]) -> None:
 def mutate(names: Sequence[str], *, size: str, out: Path) -> bool:
     """Spoil every formula of the theory; returns whether the checks noticed all that matter."""
     wanted = chosen(names)
+    folder = out / report.FOLDER
+    report.require_writable(folder)
     numerics.configure()
     with progress_bar() as bar:
         total = sum(1 for module in mutation.formula_modules() for _ in mutation.mutations(module))
         job = bar.add_task("mutations", total=total)
         fates = mutation.run_mutations(wanted, size=size, report=lambda _: bar.advance(job))
     table = mutation.as_table(fates)
-    folder = out / report.FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "mutations.csv", index=False)
     console.print(mutation.by_module(table).to_string())
     unexplained = table[(table["caught_by"] == "") & (table["equivalent"] == "")]
@@ -59,20 +59,23 @@ def check(names: Sequence[str], *, size: str, out: Path) -> bool:
     rejected, and where a check could not be judged. A refuted or loose printed claim is a result.
     """
     wanted = chosen(names)
+    folder = out / report.FOLDER
+    report.require_writable(folder)
     numerics.configure()
     outcomes: list[Outcome] = []
     with progress_bar() as bar:
         job = bar.add_task(f"checks ({size})", total=len(wanted))
         for outcome in run_checks(wanted, size):
             outcomes.append(outcome)
+            report.store([outcome], folder, size=size)  # an interruption loses none that is done
             bar.advance(job)
-    console.print(report.verdict_table(outcomes), width=max(console.width, _TABLE), soft_wrap=False)
+    records = [report.as_record(outcome) for outcome in outcomes]
+    wide_console(_TABLE).print(report.verdict_table(records), soft_wrap=False)
     console.print()
     width = min(console.width, _WIDEST)
-    for line in report.remarks(outcomes):
+    for line in report.remarks(records):
         console.print(f"* {line}", soft_wrap=False, width=width)
-    report.store(outcomes, out / report.FOLDER, size=size)
-    console.print(f"\nVerdicts and evidence are in {out / report.FOLDER}")
+    console.print(f"\nVerdicts and evidence are in {folder}")
     defects = [outcome for outcome in outcomes if outcome.is_defect]
     for outcome in defects:
         finding = outcome.finding

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import pandas as pd
 from rich.table import Table
 
 from simrlhf.core import checks
-from simrlhf.core.statistics import Interval
 from simrlhf.study import provenance
+from simrlhf.study.checking import run
 from simrlhf.study.checking.form import Check, Finding
 from simrlhf.study.checking.run import Outcome
 
+# a verdict as JSON holds it
+Record = dict[str, Any]
 COLUMNS = ("statement", "kind", "claim", "measured", "verdict", "tightness", "n*", "seconds")
 # of the two columns that hold sentences
 _WIDTHS = {"claim": 40, "measured": 28}
@@ -25,88 +28,112 @@ VERDICTS = "verdicts"
 FOLDER = "checks"
 
 
-def verdict_table(outcomes: Sequence[Outcome]) -> Table:
+def verdict_table(records: Sequence[Record]) -> Table:
     """The table for a terminal."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for column in COLUMNS:
         table.add_column(column, overflow="fold", min_width=_WIDTHS.get(column))
-    for outcome in outcomes:
-        table.add_row(*cells(outcome))
+    for record in records:
+        table.add_row(*cells(record))
     return table
 
 
-def cells(outcome: Outcome) -> list[str]:
+def cells(record: Record) -> list[str]:
     """One line of the table."""
-    check, finding = outcome.check, outcome.finding
-    seconds = f"{outcome.seconds:.1f}"
-    head = [check.statement, str(check.kind), check.claim]
-    if finding is None:
-        return [*head, outcome.failure.partition(". ")[0], "NO VERDICT", "", "", seconds]
+    seconds = f"{record['seconds']:.1f}"
+    head = [record["statement"], record["kind"], record["claim"]]
+    if record["failure"]:
+        return [*head, record["failure"].partition(". ")[0], "NO VERDICT", "", "", seconds]
+    tightness = record["tightness"]
     return [
         *head,
-        f"{finding.quantity}: {spelt(finding.measured)}",
-        str(finding.verdict),
-        "" if finding.tightness is None else f"{finding.tightness:.3g}",
-        _sample_size(finding.n_star),
+        f"{record['quantity']}: {spelt(record['measured'])}",
+        record["verdict"],
+        "" if tightness is None else f"{float(tightness):.3g}",
+        _sample_size(record["n_star"]),
         seconds,
     ]
 
 
-def spelt(measured: Interval) -> str:
+def spelt(measured: Mapping[str, float | str]) -> str:
     """A number with its interval; alone where nothing is random."""
-    if measured.low == measured.high:
-        return f"{measured.estimate:.4g}"
-    return f"{measured.estimate:.4g} ({measured.low:.4g} to {measured.high:.4g})"
+    # JSON has infinity as a word
+    estimate, low, high = (float(measured[part]) for part in ("estimate", "low", "high"))
+    return f"{estimate:.4g}" if low == high else f"{estimate:.4g} ({low:.4g} to {high:.4g})"
 
 
-def _sample_size(n_star: float | None) -> str:
+def _sample_size(n_star: float | str | None) -> str:
     if n_star is None:
         return ""
-    return "none" if math.isinf(n_star) else f"{n_star:.0f}"
+    return "none" if isinstance(n_star, str) else f"{n_star:.0f}"
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
+def markdown(records: Sequence[Record]) -> str:
     """The table and every remark as Markdown; times are left out, they are not results."""
     columns = COLUMNS[:-1]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells(outcome)[:-1]) + " |"
-        for outcome in outcomes
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells(record)[:-1]) + " |"
+        for record in records
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *(f"- {line}" for line in remarks(records))]) + "\n"
 
 
-def remarks(outcomes: Sequence[Outcome]) -> list[str]:
+def remarks(records: Sequence[Record]) -> list[str]:
     """What the verdicts leave to be said."""
-    return [
-        f"{outcome.check.statement}: {outcome.finding.remark}"
-        for outcome in outcomes
-        if outcome.finding is not None
-    ]
+    return [f"{record['statement']}: {record['remark']}" for record in records if record["remark"]]
 
 
-def store(outcomes: Sequence[Outcome], folder: Path, *, size: str) -> list[Path]:
-    """Write `verdicts.json`, `verdicts.md` and the rows of every check as Parquet."""
+def require_writable(folder: Path) -> None:
+    """Make the folder of verdicts, before anything is computed.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise checks.InputError(
+            f"cannot write to {folder} ({error.strerror}); give a writable --out"
+        ) from None
+    checks.require(os.access(folder, os.W_OK), f"cannot write to {folder}; give a writable --out")
+
+
+def store(outcomes: Sequence[Outcome], folder: Path, *, size: str) -> None:
+    """Keep the rows of checks as Parquet, and bring `verdicts.json` and `verdicts.md` up to date.
+
+    Verdicts of other checks stay: the JSON holds the last of each, with its size and the digest of
+    the program that found it; the Markdown shows those of the size and program stored now.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    known = {record["name"]: record for record in _stored(folder)}
     for outcome in outcomes:
+        record = as_record(outcome) | {"size": size, "code": provenance.code_digest()}
+        known[outcome.name] = record
         if outcome.finding is not None:
-            path = folder / f"{outcome.name}.parquet"
-            outcome.finding.rows.to_parquet(path, index=False)
-            paths.append(path)
-    record = {
-        "size": size,
-        "provenance": provenance.provenance(),
-        "checks": [as_record(outcome) for outcome in outcomes],
-    }
-    document = "\n".join([markdown(outcomes), *(f"- {line}" for line in remarks(outcomes))])
+            rows = folder / f"{outcome.name}.parquet"
+            outcome.finding.rows.to_parquet(rows.with_suffix(".part"), index=False)
+            rows.with_suffix(".part").replace(rows)
+    order = {name: place for place, name in enumerate(run.list_checks())}
+    records = sorted(known.values(), key=lambda record: order.get(record["name"], len(order)))
+    everything = {"provenance": provenance.provenance(), "checks": records}
+    same = [r for r in records if (r["size"], r["code"]) == (size, provenance.code_digest())]
     for name, text in (
-        (f"{VERDICTS}.json", json.dumps(record, indent=1, allow_nan=False) + "\n"),
-        (f"{VERDICTS}.md", document + "\n"),
+        (f"{VERDICTS}.json", json.dumps(everything, indent=1, allow_nan=False) + "\n"),
+        (f"{VERDICTS}.md", markdown(same)),
     ):
-        (folder / name).write_text(text, encoding="utf-8")
-        paths.append(folder / name)
-    return paths
+        part = folder / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)
+
+
+def _stored(folder: Path) -> list[Record]:
+    """Verdicts of earlier runs; none where the file is not one of ours."""
+    try:
+        found = json.loads((folder / f"{VERDICTS}.json").read_text(encoding="utf-8"))["checks"]
+        return [record for record in found if "code" in record]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []
 
 
 def read_rows(name: str, results: Path) -> pd.DataFrame:
@@ -123,14 +150,13 @@ def read_rows(name: str, results: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def as_record(outcome: Outcome) -> dict[str, Any]:
+def as_record(outcome: Outcome) -> Record:
     """All that a check declared and found, but for its rows, as JSON can hold it."""
-    found: dict[str, Any] = {"failure": outcome.failure}
-    if outcome.finding is not None:
-        found = _of_finding(outcome.finding)
+    found = {"remark": ""} if outcome.finding is None else _of_finding(outcome.finding)
     return {
         "name": outcome.name,
         **_plain(asdict(outcome.check)),
+        "failure": outcome.failure,
         **found,
         "seconds": round(outcome.seconds, 3),
         "defect": outcome.is_defect,
