@@ -21,6 +21,7 @@ from simrlhf.study.checking.limit_worlds import (
     NORM_BOUND,
     SIZES,
     by_kind,
+    each_kind,
     feature_covariance,
     ingredients,
     limit_runs,
@@ -136,7 +137,9 @@ def judge(measured: dict[str, Any]) -> Finding:
         )
     )
     joint = rows[rows["estimator"] == "joint"]
-    table = by_kind(joint.assign(ratio=joint["n_pairs"] * joint["squared_error"] / joint["joint"]))
+    scaled = joint["n_pairs"] * joint["squared_error"]
+    table = by_kind(joint.assign(ratio=scaled / joint["joint"], wrong=scaled / joint["oracle"]))
+    judgements.append(each_kind(table, "L2"))
     found = judgements[0].measured
     others = ", ".join(
         f"{name} {judgement.measured.estimate:.3f}"
@@ -147,7 +150,7 @@ def judge(measured: dict[str, Any]) -> Finding:
         quantity="ratio to the limit as 1/n goes to 0, share_b",
         measured=found,
         remark=(
-            f"{len(table)} kinds of world, {int(table['off'].sum())} off at the largest n; the "
+            f"{len(table)} kinds of world, {(table['off'] > 1).sum()} off at the largest n; the "
             f"same ratio of {others}; the joint limit is "
             f"{np.median(joint['joint'] / joint['oracle']):.2f} times the oracle's and "
             f"{np.median(joint['joint'] / joint['full']):.2f} times full's (medians)."

@@ -19,6 +19,8 @@ from simrlhf.study.checking import Check, Finding, Kind, attempt, first_pairs, p
 from simrlhf.study.checking.limit_worlds import (
     NORM_BOUND,
     Ingredients,
+    by_kind,
+    each_kind,
     feature_covariance,
     ingredients,
     limit_worlds,
@@ -31,51 +33,47 @@ CHECK = Check(
     kind=Kind.LIMIT,
     claim="E||E_0||_Sigma^2 ~ tr(Sigma Mb A_0^{-1} Mb') / n_0 + tr(Sigma Pi_0 J_0 I_eff^{-1} J_0' "
     "Pi_0') / n",
-    procedure="half of a world's users are fitted, the others adapted on the frozen basis, at n_0 "
-    "= n and n_0 = 2 n: intercept in 1/n of the ratio, kinds of world as curves",
+    procedure="the 32 kinds of world of L1; half of the users are fitted, the others adapted on the "
+    "frozen basis, with as many pairs on average: intercept in 1/n of the ratio",
     rival="the user's own term alone: the basis taken for the truth",
-    tolerance="99 % intervals of repetitions",
+    tolerance="99 % intervals of repetitions; no kind of world off, as in L1",
     source="theory.md, L5 (simrlhf.theory.new_users)",
 )
+# every how many kinds of world, sizes, repetitions
 _SIZES = {
-    "tiny": (2, (160, 480), 30),
-    "smoke": (8, (200, 400), 24),
-    "paper": (32, (200, 400, 800, 1600), 100),
+    "tiny": (13, (160, 480), 30),
+    "smoke": (1, (160, 320), 20),
+    "paper": (1, (200, 400, 800, 1600), 100),
 }
-_SHARES = (1, 2)
 _OLD = 4
 
 
 def measure(size: str) -> dict[str, Any]:
-    """Errors of new users, for two numbers of their own pairs to one of the old users'."""
-    kinds, sizes, repetitions = _SIZES[size]
+    """Errors of new users who have as many pairs as the old ones."""
+    step, sizes, repetitions = _SIZES[size]
     runs = []
-    for number, kind in enumerate(_kinds(kinds)):
+    for number, kind in enumerate(limit_worlds("smoke")[::step]):
         config = replace(kind.config, n_users=2 * _OLD)
         for repetition in range(repetitions):
             world = make_world(config, seed=1000 * number + repetition)
-            halves = _halves(world, _SHARES[-1] * max(sizes), seed=1000 * number + repetition)
-            for n_pairs in sizes:
-                runs += [
-                    {"kind": kind.name, "repetition": repetition, **run}
-                    for run in _new_users(world, halves, n_pairs)
-                ]
+            halves = _halves(world, max(sizes), seed=1000 * number + repetition)
+            runs += [
+                {
+                    "kind": kind.name,
+                    "repetition": repetition,
+                    "world": world,
+                    "n_pairs": n_pairs,
+                    "squared_error": _new_users(world, halves, n_pairs),
+                }
+                for n_pairs in sizes
+            ]
     return {"runs": runs}
-
-
-def _kinds(number: int) -> list[Any]:
-    """Kinds spread over links and shapes; numbers of pairs are set by hand here."""
-    plain = [
-        kind
-        for kind in limit_worlds("smoke")
-        if kind.config.count_spread == 0.0 and kind.config.base_norm == 0.0
-    ]
-    return plain[:: max(1, len(plain) // number)][:number]
 
 
 def _halves(world: World, n_pairs: int, *, seed: int) -> tuple[Preferences, Preferences]:
     """Pairs of the old users and of the new ones."""
-    everything = sample_preferences(world, n_pairs, seed=seed)
+    height = n_pairs * -(-int(world.counts(n_pairs).max()) // n_pairs)
+    everything = sample_preferences(world, np.full(2 * _OLD, height), seed=seed)
     old = everything.users < _OLD
 
     def of(mine: np.ndarray) -> Preferences:
@@ -89,37 +87,31 @@ def _halves(world: World, n_pairs: int, *, seed: int) -> tuple[Preferences, Pref
     return of(old), of(~old)
 
 
-def _new_users(
-    world: World, halves: tuple[Preferences, Preferences], n_pairs: int
-) -> list[dict[str, Any]]:
+def _new_users(world: World, halves: tuple[Preferences, Preferences], n_pairs: int) -> float:
     """Fit the first half of the users, adapt the others; the mean squared error of these."""
     old, new = halves
-
-    def first(part: Preferences, height: int) -> Preferences:
-        return first_pairs(part, np.full(_OLD, height))
-
-    result = fit(first(old, n_pairs), rank=world.config.rank, norm_bound=NORM_BOUND)
-    found = []
-    for share in _SHARES:
-        adapted = adapt_users(result, first(new, share * n_pairs))
-        errors = (adapted.delta - world.delta[_OLD:]).reshape(_OLD, -1)
-        weighed = np.einsum("ip,pq,iq->i", errors, feature_covariance(world), errors)
-        found.append(
-            {
-                "world": world,
-                "n_pairs": n_pairs,
-                "new_pairs": share * n_pairs,
-                "share": share,
-                "squared_error": float(weighed.mean()),
-            }
-        )
-    return found
+    counts = world.counts(n_pairs)
+    result = fit(
+        first_pairs(old, counts[:_OLD]),
+        rank=world.config.rank,
+        norm_bound=NORM_BOUND,
+        theta_init=world.theta_init if world.theta_init.any() else None,
+    )
+    adapted = adapt_users(result, first_pairs(new, counts[_OLD:]))
+    errors = (adapted.delta - world.delta[_OLD:]).reshape(_OLD, -1)
+    return float(np.einsum("ip,pq,iq->i", errors, feature_covariance(world), errors).mean())
 
 
 def judge(measured: dict[str, Any]) -> Finding:
     """The ratio to the two terms, and to the first alone."""
-    rows = pd.DataFrame([_row(run) for run in measured["runs"]])
-    curve = rows["kind"] + " x" + rows["share"].astype(str)
+    runs = measured["runs"]
+    limits = [_limit(run["world"], run["n_pairs"]) for run in runs]
+    rows = pd.DataFrame(
+        [
+            {key: value for key, value in run.items() if key != "world"} | found
+            for run, found in zip(runs, limits, strict=True)
+        ]
+    )
     ratio = attempt(
         testing.limit,
         rows["squared_error"],
@@ -127,26 +119,30 @@ def judge(measured: dict[str, Any]) -> Finding:
         rival=rows["own"],
         x=rows["n_pairs"],
         repetition=rows["repetition"],
-        curve=curve,
+        curve=rows["kind"],
         statement="L5",
     )
+    table = by_kind(
+        rows.assign(
+            ratio=rows["squared_error"] / rows["limit"], wrong=rows["squared_error"] / rows["own"]
+        )
+    )
     return proved(
-        [ratio],
+        [ratio, each_kind(table, "L5")],
         quantity="ratio to the limit as 1/n goes to 0",
         measured=ratio.measured,
         remark=(
-            f"{rows['kind'].nunique()} kinds of world; the basis' term is "
-            f"{(rows['shared'] / rows['limit'])[rows['share'] == 1].median():.0%} of the error at "
-            f"n_0 = n and {(rows['shared'] / rows['limit'])[rows['share'] == 2].median():.0%} at "
-            f"n_0 = 2 n."
+            f"{len(table)} kinds of world, {(table['off'] > 1).sum()} off at the largest n; the "
+            f"basis' term is {(rows['shared'] / rows['limit']).median():.0%} of the error of a new "
+            "user who has as many pairs as the old ones (median)."
         ),
         rows=rows,
     )
 
 
-def _row(run: dict[str, Any]) -> dict[str, Any]:
-    world = run["world"]
-    given = ingredients(world, run["n_pairs"])
+def _limit(world: World, n_pairs: int) -> dict[str, float]:
+    """Mean over the new users of L5 and of its two terms."""
+    given = ingredients(world, n_pairs)
     old = Ingredients(given.basis, *(part[:_OLD] for part in given[1:]))
     limits = [
         theory.new_user_limit(
@@ -154,13 +150,12 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
             factor=given.factors[user],
             information=given.informations[user],
             covariance=feature_covariance(world),
-            n_pairs=run["n_pairs"],
-            new_pairs=run["new_pairs"],
+            n_pairs=n_pairs,
+            new_pairs=given.weights[user] * n_pairs,
         )
         for user in range(_OLD, 2 * _OLD)
     ]
     return {
-        **{key: value for key, value in run.items() if key != "world"},
         "limit": float(np.mean([limit.value for limit in limits])),
         **{
             term: float(np.mean([limit.terms[term] for limit in limits]))
