@@ -33,8 +33,8 @@ CHECK = Check(
     kind=Kind.LIMIT,
     claim="E||E_0||_Sigma^2 ~ tr(Sigma Mb A_0^{-1} Mb') / n_0 + tr(Sigma Pi_0 J_0 I_eff^{-1} J_0' "
     "Pi_0') / n",
-    procedure="the 32 kinds of world of L1; half of the users are fitted, the others adapted on the "
-    "frozen basis, with as many pairs on average: intercept in 1/n of the ratio",
+    procedure="the 32 kinds of world of L1; half of the users are fitted, the others adapted on "
+    "the frozen basis, with as many pairs on average: intercept in 1/n of the ratio",
     rival="the user's own term alone: the basis taken for the truth",
     tolerance="99 % intervals of repetitions; no kind of world off, as in L1",
     source="theory.md, L5 (simrlhf.theory.new_users)",

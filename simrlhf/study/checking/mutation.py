@@ -33,7 +33,7 @@ _NO_FORMULAS = ("statement", "sample_size")
 _NOT_FORMULAS = ("checks", "require", "range", "reshape", "shape", "arange", "linspace", "finfo")
 # mutations, or functions all of whose mutations, may leave everything as it is, and why
 EQUIVALENT: dict[str, str] = {
-    "brackets.construct_brackets": "a construction: a finer or shifted list covers as well, and "
+    "brackets.construct_brackets": "a construction: another list that still covers is as good, and "
     "definition_4_2 holds whatever is listed to the definition",
     "brackets._ball_grid": "the same",
     "information._half_line_rule": "panels of a quadrature rule: others integrate as well",
@@ -43,6 +43,7 @@ EQUIVALENT: dict[str, str] = {
     "np.finfo(np.float64).eps * max(aggregate.shape)": "a threshold of rounding",
     "diversity.diversity_metrics: np.finfo(np.float64).eps * max(aggregate.shape) -> "
     "np.finfo(np.float64).eps": "the same",
+    "link_constants._stationary: 1.0 -> 2.0": "a clip at the end of a range in which all roots lie",
     "gaussian_limits.gaussian_limits: d1 * factors.shape[2] -> d1": "the Gaussian law's moments do "
     "not depend on the size",
     "gaussian_limits.gaussian_limits: d1 * factors.shape[2] -> factors.shape[2]": "the same",

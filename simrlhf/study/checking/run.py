@@ -17,7 +17,9 @@ from simrlhf.testing import ControlAccepted
 
 FOLDER = "theory_checks"
 # order of the table: what the paper defines and prints, what is proved here, limits, the audit
-_ORDER = ("definition", "assumption", "theorem", "proposition", "lemma", "s", "wilks", "l", "a")
+_ORDER = ("definition", "assumption", "theorem", "proposition", "lemma", "s", "l", "a")
+# other names of statements
+_ALIASES = {"wilks": "l3"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def chosen(names: Iterable[str]) -> list[str]:
     """
     known = list(list_checks())
     wanted = [re.sub(r"[ .]", "_", name.strip().lower()) for name in names]
+    wanted = [_ALIASES.get(name, name) for name in wanted]
     for given in wanted:
         checks.choice("check", given, known)
     return [name for name in known if name in wanted] or known
