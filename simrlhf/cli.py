@@ -40,8 +40,9 @@ def main() -> None:
         said = " ".join(str(error).split())
         print(f"simrlhf: not enough memory ({said}); use fewer users or pairs", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("simrlhf: interrupted; finished work is stored, run again to go on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "finished work is stored, run again to go on"
+        print(f"simrlhf: interrupted; {said}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has left (`| head`)
         sys.stderr.close()

@@ -68,12 +68,18 @@ def check(names: Sequence[str], *, size: str, out: Path) -> bool:
     report.require_writable(folder)
     numerics.configure()
     outcomes: list[Outcome] = []
-    with progress_bar() as bar:
-        job = bar.add_task(f"checks ({size})", total=len(wanted))
-        for outcome in run_checks(wanted, size):
-            outcomes.append(outcome)
-            report.store([outcome], folder, size=size)  # an interruption loses none that is done
-            bar.advance(job)
+    try:
+        with progress_bar() as bar:
+            job = bar.add_task(f"checks ({size})", total=len(wanted))
+            for outcome in run_checks(wanted, size):
+                outcomes.append(outcome)
+                report.store([outcome], folder, size=size)
+                bar.advance(job)
+    except KeyboardInterrupt:
+        left = " ".join(wanted[len(outcomes) :])
+        raise KeyboardInterrupt(
+            f"{len(outcomes)} verdicts are in {folder}; to go on: simrlhf check {left}"
+        ) from None
     records = [report.as_record(outcome) for outcome in outcomes]
     wide_console(_TABLE).print(report.verdict_table(records), soft_wrap=False)
     console.print()
