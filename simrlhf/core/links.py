@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -210,6 +210,8 @@ LAPLACE = _preference(
 # --- label_flip. With `p = Phi(z)`, `q = 1 - 2 e` and `a = e (1 - e)`:
 #   -psi' = (p - e)(1 - e - p) / (q p),   psi'' = (1 - a / p^2)(p - e)(1 - e - p) / q^2
 DEFAULT_FLIP_RATE = 0.1
+# right up to here; near 1/2 two stationary points of psi' merge, near 0 powers of the rate vanish
+_LEAST_FLIP = 1e-6
 _FLIP = "label_flip"
 
 
@@ -219,17 +221,22 @@ def label_flip(rate: float = DEFAULT_FLIP_RATE) -> Link:
     The same object for the same rate, so that kernels compiled for a link are found again.
 
     Raises:
-        InputError: a rate outside (0, 1/2).
+        InputError: a rate outside (0, 1/2), or so near an end that extremes of its curvature
+            cancel in float64.
     """
-    rate = checks.real("label_flip's rate", rate, above=0.0, remedy="0 is the logistic link")
+    checks.real("label_flip's rate", rate, above=0.0, remedy="0 is the logistic link")
     checks.require(
         rate < 0.5,
         f"label_flip's rate = {rate:.12g} must be below 0.5, where labels say nothing; lower it",
     )
+    rate = checks.real(
+        "label_flip's rate", rate, low=_LEAST_FLIP, high=0.5 - _LEAST_FLIP,
+        remedy="nearer to 0 it is the logistic link, nearer to 0.5 labels say nothing",
+    )  # fmt: skip
     return _flipped(rate)
 
 
-@lru_cache(maxsize=256)
+@cache  # a link is known by identity: none may be forgotten
 def _flipped(rate: float) -> Link:
     share, product = 1.0 - 2.0 * rate, rate * (1.0 - rate)
 

@@ -36,7 +36,8 @@ class Brackets:
         size: `epsilon`.
         feature_norm: `X`; brackets hold on pairs with `||x||_F <= X`.
         norm_bound: `R`; they hold members with `||Delta_i||_F <= R`.
-        log_count_bound: `log_bracketing_bound` at this size, which `log C` does not exceed.
+        log_count_bound: `log_bracketing_bound` at this size, which `log C` does not exceed for d2
+            up to 4; the list's cubic grid is not the smallest cover, and for larger d2 it may.
     """
 
     link: Link
@@ -82,10 +83,11 @@ def construct_brackets(
     n_angles = math.ceil(math.pi / step)
     per_axis = math.ceil(2.0 * norm_bound * math.sqrt(d2) / resolution)
     # an upper count, before anything large is made
-    count = n_angles * float(per_axis) ** (d2 * n_users)
+    log_count = math.log(n_angles) + d2 * n_users * math.log(per_axis)
     checks.require(
-        count <= _MOST,
-        f"size = {size:.12g} needs up to {count:.3g} brackets, more than {_MOST}; raise the size",
+        log_count <= math.log(_MOST),
+        f"size = {size:.12g} needs up to 1e{log_count / math.log(10.0):.0f} brackets, more than "
+        f"{_MOST}; raise the size",
     )
     angles = (np.arange(n_angles) + 0.5) * math.pi / n_angles
     heads = _ball_grid(d2, norm_bound, per_axis)

@@ -3,10 +3,10 @@
 `G (d1, N d2)` holds the scores: block i is `sum_j w(z) (P - o) x_ij`, a sum of independent terms of
 mean zero; `z` are the true reward differences.
 
-Bernstein, proof. `w (P - o)` is `Phi'(z) / Phi(z)` or `-Phi'(z) / Phi(-z)` and has variance
-`w^2 P (1 - P) = I(z)`. So the terms have norm at most `rho`, `sum E[X X'] = sum I x x'`, and
-`sum E[X'X]` is block diagonal with the blocks `sum_j I x'x`. The matrix Bernstein inequality
-(Tropp, 2012, Theorem 1.6) gives
+Bernstein, proof. `w (P - o)` is `-Phi'(z) / Phi(z)` at o = 1 and `Phi'(z) / Phi(-z)` at o = 0, and
+has variance `w^2 P (1 - P) = I(z)`; this is `+grad F`, whose norm is that of `-grad F`. So the
+terms have norm at most `rho`, `sum E[X X'] = sum I x x'`, and `sum E[X'X]` is block diagonal with
+the blocks `sum_j I x'x`. The matrix Bernstein inequality (Tropp, 2012, Theorem 1.6) gives
 
     P(||G||_op >= t) <= (d1 + N d2) exp( -(t^2 / 2) / (V + rho t / 3) );
 
@@ -52,6 +52,11 @@ def score_variance(
         weights: `(P,)`, not negative; 1 by default.
     """
     features = _features(features)
+    offsets = np.asarray(offsets)
+    checks.require(
+        offsets[0] == 0 and offsets[-1] == len(features) and bool((np.diff(offsets) >= 0).all()),
+        f"offsets must rise from 0 to the {len(features)} pairs, got {offsets[0]} to {offsets[-1]}",
+    )
     scale = _per_pair("information", information, features) * _weights(weights, features) ** 2
     scaled = features * np.sqrt(scale)[:, None, None]
     # ||sum x x'||_op is the squared norm of the pairs set side by side
@@ -61,7 +66,7 @@ def score_variance(
         for start, stop in itertools.pairwise(offsets)
         if stop > start
     ]
-    return float(max(wide, *users) ** 2)
+    return float(max([wide, *users]) ** 2)
 
 
 def largest_score(
@@ -113,7 +118,7 @@ def bernstein_noise_bound(
     log_factor = math.log((d1 + columns) / _probability(delta))
     linear = rho * log_factor / 3.0
     return make_bound(
-        linear + math.sqrt(linear**2 + 2.0 * variance * log_factor),
+        linear + math.hypot(linear, math.sqrt(2.0 * variance * log_factor)),
         terms={"variance": variance, "largest_score": rho, "log_factor": log_factor},
         ceiling=math.inf,
         statement="S3 (Bernstein)",
@@ -216,12 +221,15 @@ def concentrated_distance(
 def _features(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, dtype=np.float64)
     checks.shape("features", features, (None, None, None), remedy="one (d1, d2) matrix per pair")
+    checks.require(features.size > 0, f"features is empty: its shape is {features.shape}")
+    checks.finite("features", features)
     return features
 
 
 def _per_pair(name: str, values: np.ndarray, features: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     checks.shape(name, values, (features.shape[0],), remedy="one number for each pair")
+    checks.finite(name, values)
     checks.require(bool((values >= 0).all()), f"{name} must not be negative")
     return values
 

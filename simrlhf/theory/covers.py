@@ -126,9 +126,9 @@ def log_bracketing_bound(
         norm_bound=norm_bound,
         resolution=resolution,
     )
-    extra = {"log_inverse_delta": -math.log(delta), "resolution": resolution, "size": size}
+    extra = {"log_inverse_delta": math.log(1.0 / delta), "resolution": resolution, "size": size}
     return make_bound(
-        cover.value - math.log(delta),
+        cover.value + math.log(1.0 / delta),
         terms=cover.terms | extra,
         ceiling=math.inf,
         statement="Proposition 1 (explicit)",

@@ -49,6 +49,7 @@ def efficient_score_step(
     (d1, rank), (n_users, _, d2) = basis.shape, factors.shape
     scores = np.asarray(scores, dtype=np.float64)
     checks.shape("scores", scores, (n_users, d1, d2), remedy="one (d1, d2) matrix for each user")
+    checks.finite("scores", scores)
     n_pairs = checks.real("n_pairs", n_pairs, above=0.0)
     information = limits.effective_information(basis, factors, informations, weights)
     moved = limits.moved_rewards(basis, factors, informations)

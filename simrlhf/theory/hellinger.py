@@ -48,7 +48,8 @@ def hellinger_squares(link: Link, z_a: np.ndarray, z_b: np.ndarray) -> np.ndarra
         H^2 = (sqrt p_a - sqrt p_b)^2 + (sqrt(1 - p_a) - sqrt(1 - p_b))^2
 
     Computed from `p_a - p_b` in the smaller tail: the relative error is about `1e-15 / |z_a - z_b|`
-    and not that squared, as it would be from `2 - 2 sum sqrt(p q)`.
+    and not that squared, as it would be from `2 - 2 sum sqrt(p q)`. Under a link with a floor
+    (`label_flip`) digits are lost where both rewards are far out: the floors cancel.
 
     Args:
         link: a preference link.

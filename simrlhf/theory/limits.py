@@ -140,8 +140,9 @@ def moved_rewards(basis: np.ndarray, factors: np.ndarray, informations: np.ndarr
     within = np.kron(basis, np.eye(factors.shape[2]))
     outside = subspaces.orthonormal_complement(basis)
     moved = np.stack([np.kron(outside, factor.T) for factor in factors])
-    answer = np.linalg.solve(within.T @ informations @ within, within.T @ (informations @ moved))
-    return moved - within @ answer
+    # as for I_eff, the pseudo-inverse is exact: a user without information does not answer
+    inner = np.linalg.pinv(within.T @ informations @ within, rcond=_SINGULAR, hermitian=True)
+    return moved - within @ (inner @ (within.T @ (informations @ moved)))
 
 
 def parameter_count(kind: str, *, n_users: int, d1: int, d2: int, rank: int) -> int:

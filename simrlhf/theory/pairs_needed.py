@@ -86,12 +86,14 @@ def pairs_needed(
     )
     if reading == "printed":
         bias = 0.0 if model_class == "full" else (tail_energy / n_users) ** 0.25
+        if bias >= target:
+            return None
         return smallest_sample(
-            lambda n: bias + logarithm.value / (n_users * n), target, range(1, LARGEST_SAMPLE + 1)
+            lambda n: logarithm.value / (n_users * n), target - bias, range(1, LARGEST_SAMPLE + 1)
         )
     if model_class == "full":
         entries = d1 * d2 + logarithm.terms["log_factor"]
-        return limit_sample_size(constant**2 * entries, target)
+        return limit_sample_size(constant * constant * entries, target)
     promised = _mean_gap(
         n_users=n_users,
         d1=d1,

@@ -157,7 +157,7 @@ def park_theorem_3_3(
     rank = checks.integer("rank", rank, low=1)
     scale = ingredient("concentrability", concentrability)
     constant = checks.real("constant", constant, above=0.0)
-    needed = checks.real("size_constant", size_constant, above=0.0) * rank * scale**2
+    needed = checks.real("size_constant", size_constant, above=0.0) * rank * (scale * scale)
     statement = "Park, Theorem 3.3"
     if rank <= 6 or n_pairs < needed or scale < 2.0:
         return not_applicable(ceiling=math.inf, statement=statement)
@@ -204,7 +204,8 @@ def park_theorem_f_1(
     checks.choice("case of Theorem F.1", case, F_1_CASES)
     n_users = checks.integer("n_users", n_users, low=1)
     pairs = checks.real("n_pairs", n_pairs, above=0.0) * (n_users if case == "average" else 1)
-    estimation = ingredient("kappa", kappa) ** 2 * ingredient("log_bracketing", log_bracketing)
+    kappa = ingredient("kappa", kappa)
+    estimation = kappa * kappa * ingredient("log_bracketing", log_bracketing)
     return root_bound(
         {"estimation": estimation / pairs},
         factor=_outside(constant, concentrability),
@@ -231,6 +232,8 @@ def _ellipsoid(
 ) -> Bound:
     """Theorems 3.1 and 3.2, which differ in how many users are adapted to, and by whose pairs."""
     rank = checks.integer("rank", rank, low=1)
+    if link[2] < 0.0:  # not log-concave on the interval: the theorems assume it
+        return not_applicable(ceiling=ceiling, statement=statement)
     xi, kappa, eta = (
         ingredient(name, value) for name, value in zip(("xi", "kappa", "eta"), link, strict=True)
     )
@@ -239,11 +242,12 @@ def _ellipsoid(
     confidence = math.log((n_users if everyone else 1) / delta)
     n_pairs = checks.real("n_pairs", n_pairs, above=0.0)
     own_pairs = checks.real("own_pairs", own_pairs, above=0.0)
-    size = rank * kappa**2 * ingredient("log_bracketing", log_bracketing)
+    # products, not powers: a float's power overflows with an error, a product to infinity
+    size = rank * (kappa * kappa) * ingredient("log_bracketing", log_bracketing)
     return root_bound(
         {
-            "estimation": ratio(xi**2 * size, eta**2 * n_users * n_pairs),
-            "adaptation": ratio(xi**2 * (rank + confidence), eta**2 * own_pairs),
+            "estimation": ratio(xi * xi * size, eta * eta * n_users * n_pairs),
+            "adaptation": ratio(xi * xi * (rank + confidence), eta * eta * own_pairs),
             "regularisation": ingredient("regularisation", regularisation),
         },
         factor=_outside(constant, concentrability),

@@ -206,4 +206,5 @@ def root_bound(terms: dict[str, float], *, factor: float, ceiling: float, statem
 
 def _absorbed(*, n_users: int, nu: float, tail_energy: float) -> bool:
     """Whether `Sigma_tail / N <= (1 / nu) sqrt(Sigma_tail / N)`."""
-    return n_users >= ingredient("nu", nu) ** 2 * ingredient("tail_energy", tail_energy)
+    nu = ingredient("nu", nu)
+    return n_users >= nu * nu * ingredient("tail_energy", tail_energy)
