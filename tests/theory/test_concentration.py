@@ -199,3 +199,21 @@ def test_bad_numbers_are_refused(rng):
         theory.score_variance(features, OFFSETS, np.ones(80), np.ones(3))
     with pytest.raises(checks.InputError, match="unbounded"):
         theory.largest_score(features, links.IDENTITY, margins=np.zeros(80))
+
+
+@pytest.mark.parametrize("offsets", [[0, 2], [0, 100], [1, 4], [0, 3, 2, 4]])
+def test_offsets_that_leave_pairs_out_are_refused(offsets: list[int]) -> None:
+    """They would give a smaller V, and Bernstein's bound would not hold."""
+    with pytest.raises(checks.InputError, match="offsets"):
+        theory.score_variance(np.ones((4, 2, 1)), np.array(offsets), np.ones(4))
+
+
+def test_numbers_beyond_float64_are_infinite_and_not_an_error() -> None:
+    bound = theory.bernstein_noise_bound(
+        variance=1.0, largest_score=1e200, d1=2, n_users=1, d2=1, delta=0.1
+    )
+    assert 1e200 < bound.value < 1e202
+    steep = theory.park_theorem_f_1(
+        log_bracketing=5.0, n_users=2, n_pairs=10, concentrability=1.0, kappa=1e200
+    )
+    assert steep.status is theory.BoundStatus.VACUOUS

@@ -143,3 +143,15 @@ def test_a_loss_that_is_not_convex_gets_no_bound() -> None:
     )  # fmt: skip
     assert bound.status is theory.BoundStatus.NOT_APPLICABLE
     assert math.isnan(bound.value)
+
+
+def test_a_user_without_information_leaves_the_step_as_it_is_without_him() -> None:
+    basis, factors, informations = limits_of_six_users()
+    scores = RANDOM.standard_normal((6, 5, 1))
+    silent = informations.copy()
+    silent[5], scores[5] = 0.0, 0.0
+    with_him = theory.efficient_score_step(basis, factors, silent, scores, n_pairs=50)
+    without = theory.efficient_score_step(
+        basis, factors[:5], informations[:5], scores[:5], n_pairs=50
+    )
+    np.testing.assert_allclose(with_him, without, rtol=1e-9)
