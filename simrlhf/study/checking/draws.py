@@ -45,6 +45,7 @@ def fitted_draws(
     soft: bool = False,
     seed: int = 0,
     one_world: bool = False,
+    keep: bool = False,
     **settings: Any,
 ) -> list[Draw]:
     """Fits of independent worlds, nested in the number of pairs.
@@ -57,13 +58,15 @@ def fitted_draws(
         repetitions: worlds, or samples of the one world.
         soft: labels are probabilities: label noise is off.
         one_world: draw one world and many samples.
+        keep: keep them for other checks of this process that ask for the same; features and all
+            stay in memory.
         settings: of `fit`, such as `norm_bound`.
     """
     key = (config, tuple(sizes), repetitions, estimator, soft, seed, one_world)
-    return list(_fitted(*key, tuple(sorted(settings.items()))))
+    draw = _kept if keep else _fitted
+    return list(draw(*key, tuple(sorted(settings.items()))))
 
 
-@lru_cache(maxsize=_KEPT)
 def _fitted(
     config: WorldConfig,
     sizes: tuple[int, ...],
@@ -88,6 +91,9 @@ def _fitted(
         )
         found.append(Draw(world, sample, result, n_pairs, repetition))
     return tuple(found)
+
+
+_kept = lru_cache(maxsize=_KEPT)(_fitted)
 
 
 def samples(

@@ -89,7 +89,7 @@ def swept_draws(size: str, axes: Sequence[str] = AXES) -> list[Swept]:
     """
     repetitions = REPETITIONS[size]
     values = _VALUES[size]
-    plain = fitted_draws(BASE, values["n"], repetitions, norm_bound=NORM_BOUND)  # type: ignore[arg-type]
+    plain = fitted_draws(BASE, values["n"], repetitions, keep=True, norm_bound=NORM_BOUND)  # type: ignore[arg-type]
     found = [Swept("n", draw.n_pairs, draw) for draw in plain if "n" in axes]
     base = [draw for draw in plain if draw.n_pairs == N_PAIRS]
     for axis in (axis for axis in axes if axis in values and axis != "n"):
@@ -111,7 +111,9 @@ def _at(axis: str, value: float, repetitions: int) -> list[Draw]:
     kind = type(getattr(BASE, _NAMES[axis]))
     config = replace(BASE, **{_NAMES[axis]: kind(value)})
     soft = axis == "tail"
-    return fitted_draws(config, (N_PAIRS,), repetitions, norm_bound=NORM_BOUND, soft=soft)
+    return fitted_draws(
+        config, (N_PAIRS,), repetitions, keep=True, norm_bound=NORM_BOUND, soft=soft
+    )
 
 
 def _rescaled(scale: float, repetitions: int) -> Iterator[Draw]:
