@@ -15,7 +15,16 @@ import pandas as pd
 
 from simrlhf import testing, theory
 from simrlhf.metrics import recovery
-from simrlhf.study.checking import Check, Draw, Finding, Kind, Verdict, attempt, fitted_draws
+from simrlhf.study.checking import (
+    Check,
+    Draw,
+    Finding,
+    Kind,
+    Verdict,
+    attempt,
+    fitted_draws,
+    require_sound,
+)
 from simrlhf.testing import Judgement
 from simrlhf.world import WorldConfig
 
@@ -102,9 +111,9 @@ def judge(measured: dict[str, Any]) -> Finding:
     }
     judgements = [*slopes.values(), *_sample_sizes()]
     found = {name: one.measured.estimate for name, one in slopes.items()}
-    holds = all(judgement.holds for judgement in judgements)
+    require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED if holds else Verdict.HOLDS,
+        verdict=Verdict.REFUTED,
         quantity="slope of dist in n (printed: -1)",
         measured=slopes["dist"].measured,
         remark=f"dist has the slope {found['dist']:.2f} in n and the reward error "

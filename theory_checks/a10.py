@@ -15,7 +15,7 @@ import pandas as pd
 from simrlhf import testing, theory
 from simrlhf.core import links
 from simrlhf.core.statistics import log_log_slope
-from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, exactly
+from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, exactly, require_sound
 
 CHECK = Check(
     statement="A10",
@@ -98,9 +98,9 @@ def judge(measured: dict[str, Any]) -> Finding:
     off = rows["kappa"] / rows["printed"]
     power = log_log_slope(rows["eta"], rows["kappa"]).estimate
     last = rows.iloc[-1]
-    sound = all(judgement.holds for judgement in judgements)
+    require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED if sound else Verdict.HOLDS,
+        verdict=Verdict.REFUTED,
         quantity="exponent of kappa in eta (printed: 1)",
         measured=exactly(power),
         remark=f"The two are reciprocal. The printed number is eta; as kappa it is too small by "

@@ -21,7 +21,7 @@ from simrlhf.core.statistics import log_log_slope, mean_interval
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import fit
 from simrlhf.metrics import Instance, measure_instance, recovery
-from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, samples
+from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, require_sound, samples
 from simrlhf.testing import Judgement
 from simrlhf.world import World, WorldConfig
 
@@ -126,9 +126,9 @@ def judge(measured: dict[str, Any]) -> Finding:
     judgements = [same, *sound, drift, *_formulas(rows)]
     means = rows.groupby("scale")[["bracket", "constant", "dist", "a_posteriori"]].mean()
     low, high = means.index.min(), means.index.max()
-    holds = all(judgement.holds for judgement in judgements)
+    require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED if holds else Verdict.HOLDS,
+        verdict=Verdict.REFUTED,
         quantity="drift exponent of the covering c_1 in c (printed: 0)",
         measured=slope,
         remark=f"In every unit dist is {means['dist'].loc[1.0]:.3f} (within "

@@ -18,7 +18,16 @@ import pandas as pd
 from simrlhf import testing, theory
 from simrlhf.core.statistics import log_log_slope
 from simrlhf.metrics import measure_instance, recovery
-from simrlhf.study.checking import Check, Draw, Finding, Kind, Verdict, attempt, fitted_draws
+from simrlhf.study.checking import (
+    Check,
+    Draw,
+    Finding,
+    Kind,
+    Verdict,
+    attempt,
+    fitted_draws,
+    require_sound,
+)
 from simrlhf.testing import Judgement
 from simrlhf.world import WorldConfig
 
@@ -115,11 +124,11 @@ def judge(measured: dict[str, Any]) -> Finding:
     judgements = [both, *slopes.values(), *_controls(rows), *_formulas(everything)]
     constant = everything["dist"] / everything["printed"]
     drift = log_log_slope(everything["tail"], constant).estimate
-    sound = all(judgement.holds for judgement in judgements)
     spelt = ", ".join(f"{one.measured.estimate:.3f} {name}" for name, one in slopes.items())
     few = everything["tail"] == everything["tail"].min()
+    require_sound(judgements)
     return Finding(
-        verdict=Verdict.LOOSE if sound else Verdict.HOLDS,
+        verdict=Verdict.LOOSE,
         quantity="slope of dist in sqrt(Sigma_tail/N) (printed: 1/2)",
         measured=both.measured,
         remark=f"The bias is linear in sqrt(Sigma_tail/N): slope {spelt}. The printed one covers "

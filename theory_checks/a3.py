@@ -19,7 +19,16 @@ import pandas as pd
 from simrlhf import testing, theory
 from simrlhf.core.statistics import log_log_slope
 from simrlhf.metrics import measure_instance, recovery
-from simrlhf.study.checking import Check, Draw, Finding, Kind, Verdict, attempt, fitted_draws
+from simrlhf.study.checking import (
+    Check,
+    Draw,
+    Finding,
+    Kind,
+    Verdict,
+    attempt,
+    fitted_draws,
+    require_sound,
+)
 from simrlhf.testing import Judgement
 from simrlhf.world import WorldConfig
 
@@ -97,9 +106,9 @@ def judge(measured: dict[str, Any]) -> Finding:
     last = blind[blind["n_pairs"] == blind["n_pairs"].max()]
     ratio = blind["dist"] / blind["reward_error"]
     drift = log_log_slope(blind["n_pairs"], ratio).estimate
-    sound = all(judgement.holds for judgement in judgements)
+    require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED if sound and not printed.holds else Verdict.HOLDS,
+        verdict=Verdict.HOLDS if printed.holds else Verdict.REFUTED,
         quantity="slope of dist in n, blind features (printed: -1/2)",
         measured=printed.measured,
         remark=f"dist stays at {last['dist'].mean():.3f} (sin 45 degrees is {math.sqrt(0.5):.3f}) "

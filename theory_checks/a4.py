@@ -15,7 +15,7 @@ import scipy.linalg
 
 from simrlhf import testing, theory
 from simrlhf.core.statistics import log_log_slope
-from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt
+from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, require_sound
 
 CHECK = Check(
     statement="A4",
@@ -105,9 +105,9 @@ def judge(measured: dict[str, Any]) -> Finding:
     broken = float((rows["dist"] > rows["squared"]).mean())
     needed = tight["dist"] / tight["squared"]
     drift = log_log_slope(tight["error"] / tight["sigma_k"], needed)
-    sound = all(judgement.holds for judgement in judgements)
+    require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED if sound and broken > 0 else Verdict.HOLDS,
+        verdict=Verdict.REFUTED,
         quantity="exponent of dist in ||E||^2/sigma_k^2 (printed: 1)",
         measured=exponent.measured,
         remark=f"dist is the root of the printed right side where k = 1. With C = 1 the printed "

@@ -16,7 +16,7 @@ import scipy.linalg
 from simrlhf import testing
 from simrlhf.core import subspaces
 from simrlhf.core.statistics import Interval
-from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt
+from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, require_sound
 
 CHECK = Check(
     statement="A5",
@@ -107,10 +107,10 @@ def judge(measured: dict[str, Any]) -> Finding:
     judgements = [upper, lower, control, angles, ours]
     ratio, loose = rotated / squared, rows["as_they_come"] / squared
     broken = float((rows["as_they_come"] > squared * (1.0 + 1e-9)).mean())
-    sound = all(judgement.holds for judgement in judgements)
     widest, narrowest = rows["angle"].max(), rows["angle"].min()
+    require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED if sound and broken > 0 else Verdict.HOLDS,
+        verdict=Verdict.REFUTED,
         quantity="largest min_O ||B - B^<>O||^2 / dist^2, and its range (printed: at most 1)",
         measured=Interval(float(ratio.max()), float(ratio.min()), float(ratio.max())),
         remark=f"Reversed: with the best rotation the ratio goes to 1 at small angles "

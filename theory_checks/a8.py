@@ -18,7 +18,15 @@ import pandas as pd
 from simrlhf import testing, theory
 from simrlhf.core.statistics import log_log_slope
 from simrlhf.metrics import recovery
-from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, fitted_draws
+from simrlhf.study.checking import (
+    Check,
+    Finding,
+    Kind,
+    Verdict,
+    attempt,
+    fitted_draws,
+    require_sound,
+)
 from simrlhf.testing import Judgement
 from simrlhf.world import WorldConfig
 
@@ -136,9 +144,9 @@ def judge(measured: dict[str, Any]) -> Finding:
     judgements = [falls, energy, found, *_theory(alike, inside, fits)]
     ends = [alike.loc[alike["spread"] == h, ["cosine", "nu"]].mean() for h in (0.003, 100.0)]
     last = fits.loc[fits["n_pairs"] == fits["n_pairs"].max(), "dist"].mean()
-    holds = all(judgement.holds for judgement in judgements)
+    require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED if holds else Verdict.HOLDS,
+        verdict=Verdict.REFUTED,
         quantity="exponent of nu in the users' spread (printed: negative)",
         measured=falls.measured,
         remark=f"At fixed norms nu goes from {ends[1]['nu']:.3g} (mean cosine between users "

@@ -75,7 +75,8 @@ def judge(measured: dict[str, Any]) -> Finding:
     )
     return sweeps.printed(
         found,
-        [formula, covers, explicit],
+        [formula, explicit],
+        claims=[covers],
         quantity="smallest C_1 that covers",
         measured=exactly(found.constant),
         tightness=explicit.tightness,

@@ -122,7 +122,8 @@ def judge(measured: dict[str, Any]) -> Finding:
     tightness = found.constant / 2.0
     return sweeps.printed(
         found,
-        [formula, covers, pinsker],
+        [formula, pinsker],
+        claims=[covers],
         quantity="smallest C_2 that covers",
         measured=exactly(needed),
         tightness=tightness,

@@ -107,7 +107,8 @@ def judge(measured: dict[str, Any]) -> Finding:
     tightness = found.constant / needed
     return sweeps.printed(
         found,
-        [formula, covers, pinsker],
+        [formula, pinsker],
+        claims=[covers],
         quantity="smallest C_2 that covers the class",
         measured=exactly(needed),
         tightness=tightness,

@@ -119,7 +119,8 @@ def judge(measured: dict[str, Any]) -> Finding:
     weakest = rows.loc[bends, "value"].min()
     return sweeps.printed(
         found,
-        [covers, geometry, exact],
+        [geometry, exact],
+        claims=[covers],
         quantity="power of C in lambda_min",
         measured=power,
         remark=f"C = {isotropic:.1f} covers what has isotropic features, and "

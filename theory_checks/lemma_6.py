@@ -125,7 +125,8 @@ def judge(measured: dict[str, Any]) -> Finding:
     share = float((factor > _HIGH).mean())
     return sweeps.printed(
         found,
-        [_formula(rows), covers, printed, mended],
+        [_formula(rows), mended],
+        claims=[covers, printed],
         quantity="largest D / D_hat where Assumption 2 holds",
         measured=exactly(float(factor.max())),
         tightness=float(factor.max() * _LOW),

@@ -13,7 +13,7 @@ import scipy.special
 
 from simrlhf import testing, theory
 from simrlhf.core import links
-from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, exactly
+from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, exactly, require_sound
 
 DELTA = 0.05
 CHECK = Check(
@@ -127,6 +127,7 @@ def judge(measured: dict[str, Any]) -> Finding:
     sizes = rows[rows["swept"] != "S"]
     largest = float(sizes["ratio"].max())
     scale = rows[rows["swept"] == "S"].set_index("S")["ratio"]
+    require_sound(formulas)
     holds = all(judgement.holds for judgement in judgements)
     return Finding(
         verdict=Verdict.HOLDS if holds else Verdict.REFUTED,

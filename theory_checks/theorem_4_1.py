@@ -88,7 +88,8 @@ def judge(measured: dict[str, Any]) -> Finding:
     loose = ", ".join(found.falling) or "no variable"
     return sweeps.printed(
         found,
-        [formula, scaled, covers, rate],
+        [formula, scaled, rate],
+        claims=[covers],
         quantity="smallest c_1 that covers",
         measured=exactly(found.constant),
         n_star=_first_informative(found.constant),

@@ -9,6 +9,7 @@ from simrlhf.study.checking.form import (
     attempt,
     exactly,
     proved,
+    require_sound,
 )
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "first_pairs",
     "fitted_draws",
     "proved",
+    "require_sound",
     "samples",
 ]

@@ -119,6 +119,25 @@ def attempt(judge: Callable[..., Judgement], *arguments: Any, **settings: Any) -
         return rejected.judgement
 
 
+class Inconclusive(AssertionError):
+    """A control, an identity or a proved statement inside a check failed: no verdict follows."""
+
+
+def require_sound(judgements: Sequence[Judgement]) -> None:
+    """Refuse to conclude on a printed claim from evidence that is not in order.
+
+    Args:
+        judgements: all that must hold whatever becomes of the printed claim: identities, proved
+            statements, control arms, and the right statement in an audit whose rival is the claim.
+
+    Raises:
+        Inconclusive: one of them does not hold.
+    """
+    failed = [judgement.summary for judgement in judgements if not judgement.holds]
+    if failed:
+        raise Inconclusive(f"what must hold beside the claim does not: {' '.join(failed)}")
+
+
 def proved(judgements: Sequence[Judgement], *, informative: bool = True, **found: Any) -> Finding:
     """The finding of a statement that is proved, by the one rule for all of them.
 

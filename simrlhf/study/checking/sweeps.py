@@ -18,7 +18,7 @@ from simrlhf.core import numerics
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import fit
 from simrlhf.study.checking.draws import Draw, fitted_draws, samples
-from simrlhf.study.checking.form import TIGHT, Finding, Verdict, attempt
+from simrlhf.study.checking.form import TIGHT, Finding, Verdict, attempt, require_sound
 from simrlhf.testing import Calibration, Judgement
 from simrlhf.world import World, WorldConfig
 
@@ -259,6 +259,7 @@ def printed(
     calibration: Calibration,
     judgements: Sequence[Judgement],
     *,
+    claims: Sequence[Judgement],
     more: Mapping[str, float] | None = None,
     **found: Any,
 ) -> Finding:
@@ -268,15 +269,18 @@ def printed(
     constant falls with one, or if there is a tightness, and it is below a half; HOLDS otherwise.
 
     Args:
+        judgements: identities and proved statements, which must hold for a verdict to follow.
+        claims: judgements of the printed statement itself, which may fail.
         more: constants beside those of the calibration.
         found: of `Finding`.
     """
+    require_sound(judgements)
     tightness = found.get("tightness")
-    if calibration.rising or not all(judgement.holds for judgement in judgements):
+    if calibration.rising or not all(judgement.holds for judgement in claims):
         verdict = Verdict.REFUTED
     elif calibration.falling or (tightness is not None and tightness < TIGHT):
         verdict = Verdict.LOOSE
     else:
         verdict = Verdict.HOLDS
     constants = {**calibration.numbers, **(more or {})}
-    return Finding(verdict=verdict, judgements=judgements, constants=constants, **found)
+    return Finding(verdict=verdict, judgements=[*judgements, *claims], constants=constants, **found)
