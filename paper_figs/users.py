@@ -85,7 +85,7 @@ def slope_in_users(rows: pd.DataFrame) -> statistics.Interval:
         statistics.log_log_slope(mine["n_users"].to_numpy(), mine["dist"].to_numpy()).estimate
         for _, mine in rows.groupby("repetition")
     ]
-    return statistics.mean_interval(np.array(slopes))
+    return statistics.mean_interval(np.array(slopes), confidence=0.99)
 
 
 def _caption(rows: pd.DataFrame) -> str:
@@ -94,6 +94,6 @@ def _caption(rows: pd.DataFrame) -> str:
         f"share_b, d1 = {one['d1']}, d2 = 1, k = {one['rank']}, nu = {one['nu']:g}, R = "
         f"{one['norm_bound']:g}, logistic link unless said otherwise; "
         f"{rows['repetition'].nunique()} worlds.\n"
-        "Points: median over worlds; bars: their middle half; slopes: mean over worlds, 95 % "
+        "Points: median over worlds; bars: their middle half; slopes: mean over worlds, 99 % "
         "interval."
     )

@@ -32,7 +32,7 @@ CHECK = Check(
     statement="A1",
     title="pairs needed grow as the inverse square of the accuracy",
     kind=Kind.AUDIT,
-    claim="Remark 3: the pairs needed grow as 1/eps and do not depend on nu, that is errors ~ 1/n",
+    claim="Remark 3: the pairs needed grow as 1/eps, that is errors ~ 1/n",
     procedure="N = 10, d1 = 6, k = 2: slopes of dist and of the reward error in n, a curve for "
     "each world (rate, -1/2); the pairs that Theorem 4.1's own formula asks for (identity)",
     rival="the printed slope -1; as control, the excess log-loss of the same fits must show -1; "

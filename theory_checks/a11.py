@@ -143,21 +143,23 @@ def judge(measured: dict[str, Any]) -> Finding:
 
 
 def _drift(rows: pd.DataFrame) -> tuple[Judgement, Any]:
-    """The bracket's noise term alone would need `c_1 ~ 1 / c`; its two terms less, but never 0."""
-    slopes = [
-        log_log_slope(mine["scale"], mine["constant"]).estimate
-        for _, mine in rows.groupby("repetition")
-    ]
-    noise = attempt(
-        testing.rate,
-        rows["scale"],
-        rows["dist"] / rows["noise_term"],
-        exponent=-1.0,
-        rival=0.0,
-        repetition=rows["repetition"],
-        statement="constant that the noise term alone would need",
+    """Slope of `dist / bracket`: between the -1/2 of the bias term and the -1 of the noise term."""
+    slopes = np.array(
+        [
+            log_log_slope(mine["scale"], mine["constant"]).estimate
+            for _, mine in rows.groupby("repetition")
+        ]
     )
-    return noise, mean_interval(np.array(slopes), confidence=0.99)
+    middle = attempt(
+        testing.never_violated,
+        np.abs(slopes + 0.75),
+        0.25,
+        # a constant c_1 has the slope 0, which lies 0.75 from the middle
+        tight=([0.75], [0.75]),
+        rival=0.25,
+        statement="the covering constant drifts as c^-1/2 to c^-1",
+    )
+    return middle, mean_interval(slopes, confidence=0.99)
 
 
 def _with_bounds(rows: pd.DataFrame) -> pd.DataFrame:

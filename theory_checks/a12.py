@@ -3,10 +3,9 @@
 Of `log(N_br/delta) / (N n nu)` the part `k d2 log(N n / delta) / (n nu)` stays as N grows (it even
 rises). Where features are isotropic nothing measured stops there: by symmetry a user's own `W_i`,
 however badly fitted, draws `B_hat` to no side of `B^<>`. With anisotropic features and a handful of
-pairs per user the estimator has a floor of its own: every `W_i` is a nuisance with n pairs only,
-what it overfits depends on B, and N users do not average that out (Neyman and Scott). The fit moves
-to the directions that features see well, from any start, and further users do not bring it back.
-Under the identity link what `W_i` overfits does not depend on B, and there is no floor.
+pairs per user the estimator itself falls more slowly: every `W_i` is a nuisance with n pairs only,
+what it overfits depends on B, and N users need not average that out (Neyman and Scott). Under the
+identity link what `W_i` overfits does not depend on B, and the slope is -1/2 again.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ CHECK = Check(
     claim="Theorem 4.1 in N at fixed n: dist falls to a floor of order sqrt(k d2/(n nu))",
     procedure="d1 = 4, k = 1, ||Delta_i|| = 1, R = 2, N from 10 to 2000: slope of dist in N for "
     "isotropic features, a curve for each n (rate, -1/2); the same judge on anisotropic features "
-    "at the smallest n, where bounded maximum likelihood may have a floor of its own",
+    "at the smallest n, where bounded maximum likelihood may fall more slowly, or stop",
     rival="slope 0, the printed floor; a bracket whose parameters do not grow with N",
     tolerance="99 % intervals over worlds; at n < 20 the smallest N is near the ceiling of dist "
     "and is left out where three others remain",
@@ -127,15 +126,17 @@ def judge(measured: dict[str, Any]) -> Finding:
 
 def _said(stops: Judgement, floor: Interval, few: int) -> str:
     """What anisotropic features show at the smallest n."""
+    slope = stops.measured
     found = (
-        f"(slope {stops.measured.estimate:.2f}; dist still {floor.estimate:.2f}, "
-        f"{floor.low:.2f} to {floor.high:.2f}, at the largest N)"
+        f"slope {slope.estimate:.2f}, {slope.low:.2f} to {slope.high:.2f}; at the largest N dist "
+        f"{floor.estimate:.2f}, {floor.low:.2f} to {floor.high:.2f}"
     )
     if stops.holds:
-        return f"No floor is seen with anisotropic features at n = {few} either {found}."
+        return f"With anisotropic features and n = {few} it falls as fast ({found})."
+    slower = "does not fall" if slope.low <= 0.0 <= slope.high else "falls more slowly"
     return (
-        f"With anisotropic features and n = {few} bounded maximum likelihood has a floor of its "
-        f"own {found}: the users' factors are nuisance parameters that N does not average out."
+        f"With anisotropic features and n = {few} the distance of bounded maximum likelihood "
+        f"{slower} ({found}): the users' factors are nuisance parameters."
     )
 
 

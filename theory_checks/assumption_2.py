@@ -34,7 +34,7 @@ CHECK = Check(
     title="pairs for uniform concentration",
     kind=Kind.PRINTED,
     claim="some N_unif has 0.9 D <= D_hat <= 1.1 D for all rewards of the class, w.p. 1 - delta; "
-    "it grows as d1 d2 (Park)",
+    "it grows no faster than d1 d2 (Park)",
     procedure="one user, linear rewards, Gaussian features: all differences of rewards together "
     "are the eigenvalues of the whitened design; smallest n from which a share 1 - delta of the "
     "designs stays within a tenth, over p = d1 d2; a bound in closed form against it. n*: N_unif "

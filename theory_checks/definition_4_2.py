@@ -28,7 +28,7 @@ CHECK = Check(
     "far each is from the nearest middle, against the half-width epsilon/(4N); sizes added up; "
     "numbers against the explicit bound",
     rival="half-width epsilon/(16N); a size that forgets a label; numbers against the bound "
-    "without the users",
+    "of one dimension in the place of 2 + N",
     tolerance="rounding: a definition",
     source="P-ShareLoRA, Definition 4.2; C.1",
 )

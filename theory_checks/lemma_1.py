@@ -22,7 +22,8 @@ CHECK = Check(
     claim="sum log P_r/P_r* <= C_1 log(N_br(1/(N n))/delta) for all r of the class",
     procedure="the largest excess is the MLE's: share-B fits in sweeps of one variable around "
     "N = 10, d1 = 12, k = 2, n = 400, no tail; smallest C_1 that covers and its drift; "
-    "C_1 from half of the seeds on the other half; the proof's own constant in every row. "
+    "C_1 of the even seeds on the odd ones of the cell that needs it most; the proof's own "
+    "constant in every row. "
     "Wilks' p/2, p = k(N d2 + d1 - k), is given beside it",
     rival="a bracket without the class' size, log(N n/delta) + 1; half of the covering C_1; a "
     "dimension without the users",

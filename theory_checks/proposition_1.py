@@ -27,8 +27,9 @@ CHECK = Check(
     "k (d1 + N d2)",
     rival="C = 1 + log(1 + 16 S)/log(N n/delta), as if the L1 norm over users cost nothing; a "
     "dimension without the basis; for the full and the local class the shared dimension",
-    tolerance="rounding: counts and closed forms. REFUTED if the explicit bound outgrows the "
-    "printed one as sizes grow at fixed S = C_R X R; LOOSE if it stays below half of it",
+    tolerance="rounding: counts and closed forms. REFUTED if the explicit bound needs more than "
+    "C = 2 + log(1 + 16 S) / log(N n / delta) at some sizes, S = C_R X R, or if the members that "
+    "can be listed are more than the printed power of 1/epsilon",
     source="P-ShareLoRA, Proposition 1, proof C.1",
 )
 _BASE = {"N": 10, "n": 400, "d1": 12, "d2": 1, "k": 2, "S": 1.0}

@@ -22,9 +22,9 @@ CHECK = Check(
     claim="dist <= c_1 sqrt(log(N_br/delta)/(N n nu) + sqrt(Sigma_tail/N)/nu), one c_1",
     procedure="share-B fits in sweeps of one variable around N = 10, d1 = 12, d2 = 1, k = 2, "
     "n = 400, nu = 1, isotropic features; N_br by Proposition 1; the smallest c_1 that covers and "
-    "its drift; rate of the distance in n; c_1 from half of the seeds on the other half. The tail "
-    "is swept without label noise. n*: smallest n with the bound below its ceiling in the base "
-    "cell, at that c_1",
+    "its drift; rate of the distance in n; c_1 of the even seeds on the odd ones of the cell that "
+    "needs it most. The tail is swept without label noise. n*: smallest n with the bound below its "
+    "ceiling in the base cell, at that c_1",
     rival="a root over each term; dist going as n^-1/4; half of the covering c_1",
     tolerance="c_1 may depend on L_1, R and the link, so the sizes go to infinity and nu and the "
     "tail to zero; a drift counts from 1/4 on, half of what a factor under the root makes. The "
