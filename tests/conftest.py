@@ -17,8 +17,7 @@ from simrlhf.core import numerics
 
 # before the first array: XLA reads its thread count once (two test processes share two cores)
 os.environ.update(numerics.worker_environment(), MPLBACKEND="Agg")
-# tests compile for longer than they run: without LLVM's passes they take two thirds of the time
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+numerics.compile_quickly()
 numerics.configure()
 jax.config.update("jax_debug_key_reuse", True)
 # the same examples on every run, and no failure because the machine was busy

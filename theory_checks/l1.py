@@ -31,13 +31,13 @@ CHECK = Check(
     title="the exact first-order error of the shared subspace",
     kind=Kind.LIMIT,
     claim="n E[dist^2] -> tr I_eff^{-1}, and each run's subspace moves by the efficient score",
-    procedure="32 kinds of world (3 links, d2 = 1 and 2, sphere, anisotropic, base model, "
+    procedure="34 kinds of world (3 links, d2 = 1 and 2, sphere, anisotropic, base model, "
     "condition, unequal n_i); nested n: intercept in 1/n of the ratio over repetitions; slope of "
     "the remainder after the efficient-score step; matrices against closed forms",
     rival="the information of a reward of zero, I(0) = 1/4 for the logistic link; a remainder of "
     "slope -1/2, as a wrong step leaves",
     tolerance="99 % intervals; a kind of world is off when its ratio at the largest n is further "
-    "from 1 than 4 standard errors and 15 %, for 32 of them are looked at and c / n remains; the "
+    "from 1 than 4 standard errors and 15 %, for 34 of them are looked at and c / n remains; the "
     "same rule must find kinds off under the rival",
     source="theory.md, L1 (derived in simrlhf.theory.limits and efficient_score)",
 )

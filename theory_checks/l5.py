@@ -33,7 +33,7 @@ CHECK = Check(
     kind=Kind.LIMIT,
     claim="E||E_0||_Sigma^2 ~ tr(Sigma Mb A_0^{-1} Mb') / n_0 + tr(Sigma Pi_0 J_0 I_eff^{-1} J_0' "
     "Pi_0') / n",
-    procedure="the 32 kinds of world of L1; half of the users are fitted, the others adapted on "
+    procedure="the 34 kinds of world of L1; half of the users are fitted, the others adapted on "
     "the frozen basis, with as many pairs on average: intercept in 1/n of the ratio",
     rival="the user's own term alone: the basis taken for the truth",
     tolerance="99 % intervals of repetitions; no kind of world off, as in L1",
@@ -41,8 +41,8 @@ CHECK = Check(
 )
 # every how many kinds of world, sizes, repetitions
 _SIZES = {
-    "tiny": (13, (160, 480), 30),
-    "smoke": (1, (160, 320), 20),
+    "tiny": (13, (160, 640), 30),
+    "smoke": (1, (300, 600), 20),
     "paper": (1, (200, 400, 800, 1600), 100),
 }
 _OLD = 4

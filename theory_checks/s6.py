@@ -50,7 +50,7 @@ CHECK = Check(
 # repetitions, sizes, and every how many of the worlds
 _SETTINGS = {
     "tiny": (3, (40, 160), 2),
-    "smoke": (12, (20, 80, 320), 1),
+    "smoke": (10, (20, 120, 480), 1),
     "paper": (200, (40, 160, 640), 1),
 }
 _BASE = WorldConfig(n_users=8, d1=6, rank=2, nu=0.3, user_norms="equal", norm_bound=1.5)

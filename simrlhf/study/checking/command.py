@@ -40,6 +40,7 @@ def mutate(names: Sequence[str], *, size: str, out: Path) -> bool:
     wanted = chosen(names)
     folder = out / report.FOLDER
     report.require_writable(folder)
+    numerics.compile_quickly()
     numerics.configure()
     with progress_bar() as bar:
         total = sum(1 for module in mutation.formula_modules() for _ in mutation.mutations(module))
@@ -66,6 +67,8 @@ def check(names: Sequence[str], *, size: str, out: Path) -> bool:
     wanted = chosen(names)
     folder = out / report.FOLDER
     report.require_writable(folder)
+    if size != "paper":
+        numerics.compile_quickly()
     numerics.configure()
     outcomes: list[Outcome] = []
     try:

@@ -36,14 +36,14 @@ _VARIANTS = (
     {"features": "sphere"},
     {"features": "anisotropic", "feature_condition": 4.0},
     {"condition": 2.0},
-    {"count_spread": 0.3},
+    {"nu": 0.5},
 )
-# a base model is another kernel: once for every shape
-_WITH_BASE = {"base_norm": 1.0}
+# a base model and longer arrays are other kernels: once for every shape
+_OTHER_KERNELS = ({"base_norm": 1.0}, {"count_spread": 0.2})
 # the ratio is 1 + c / n with c about 10 to 15; smaller n would need its next term
 SIZES = {
     "tiny": ((160, 320, 640), 50),
-    "smoke": ((200, 400, 800), 20),
+    "smoke": ((150, 300, 600), 20),
     "paper": ((200, 400, 800, 1600, 3200), 100),
 }
 
@@ -56,19 +56,19 @@ class Kind(NamedTuple):
 
 
 def limit_worlds(size: str) -> list[Kind]:
-    """The kinds of world: 32, or four at the size `tiny`."""
+    """The kinds of world: 34, or four at the size `tiny`."""
     told = [
         *itertools.product(_LINKS, _SHAPES, _VARIANTS),
-        *itertools.product(_LINKS[:1], _SHAPES, [_WITH_BASE]),
+        *itertools.product(_LINKS[:1], _SHAPES, _OTHER_KERNELS),
     ]
     kinds = [_kind(*parts) for parts in told]
-    return kinds if size != "tiny" else [kinds[0], kinds[1], kinds[2], kinds[4]]
+    return kinds if size != "tiny" else [kinds[0], kinds[1], kinds[2], kinds[-3]]
 
 
 def _kind(link: str, shape: dict[str, int], variant: dict[str, Any]) -> Kind:
     # equal norms keep every reward of order one, where links differ most from their value at zero
-    settings = {"condition": 1.3, **shape, **variant}
-    config = WorldConfig(n_users=4, rank=2, nu=1.2, user_norms="equal", link=link, **settings)
+    settings = {"nu": 1.2, "condition": 1.3, **shape, **variant}
+    config = WorldConfig(n_users=4, rank=2, user_norms="equal", link=link, **settings)
     name = ", ".join(f"{key} {value}" for key, value in variant.items()) or "plain"
     return Kind(f"{link}, d2 = {shape['d2']}, {name}", config)
 
