@@ -107,6 +107,7 @@ def check(
     list: bool = False,
     explain: bool = False,
     mutate: bool = False,
+    workers: int | None = None,
 ) -> None:
     """Hold the theory's statements against measurements, and print a verdict on each.
 
@@ -124,6 +125,7 @@ def check(
         explain: print claim, procedure, rival and tolerance of each, and stop.
         mutate: spoil every formula of the theory instead, and say which check notices; status 1
             where none does.
+        workers: processes, of one thread each; as many as this machine has cores by default.
     """
     from simrlhf.study.checking import command
 
@@ -134,7 +136,7 @@ def check(
     elif mutate:
         if not command.mutate(ids, size=size or "tiny", out=out):
             sys.exit(1)
-    elif not command.check(ids, size=size or "smoke", out=out):
+    elif not command.check(ids, size=size or "smoke", out=out, workers=workers):
         sys.exit(1)
 
 

@@ -81,7 +81,7 @@ def test_the_command_writes_readable_records_and_fails_on_a_defect(
 ) -> None:
     outcome()
     monkeypatch.setattr(command, "chosen", lambda names: ["x1"])
-    assert command.check(["x1"], size="tiny", out=tmp_path)
+    assert command.check(["x1"], size="tiny", out=tmp_path, workers=1)
     folder = tmp_path / "checks"
     record = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
     (one,) = record["checks"]
@@ -92,7 +92,7 @@ def test_the_command_writes_readable_records_and_fails_on_a_defect(
     assert "c \\| d" in (folder / "verdicts.md").read_text(encoding="utf-8")
     assert len(pd.read_parquet(folder / "x1.parquet")) == 1
     outcome(measure="return 2.5")
-    assert not command.check(["x1"], size="tiny", out=tmp_path)
+    assert not command.check(["x1"], size="tiny", out=tmp_path, workers=1)
 
 
 def test_a_later_run_of_one_check_keeps_the_verdicts_of_others(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from simrlhf.core import numerics
+from simrlhf.core import checks, numerics
 from simrlhf.study.checking import mutation, report
-from simrlhf.study.checking.run import Outcome, chosen, list_checks, load_check, run_checks
+from simrlhf.study.checking.run import Outcome, chosen, list_checks, load_check, run_side_by_side
 from simrlhf.study.terminal import console, progress_bar, wide_console
 
 # remarks in longer lines are hard to read
@@ -58,13 +59,15 @@ def mutate(names: Sequence[str], *, size: str, out: Path) -> bool:
     return unexplained.empty
 
 
-def check(names: Sequence[str], *, size: str, out: Path) -> bool:
+def check(names: Sequence[str], *, size: str, out: Path, workers: int | None = None) -> bool:
     """Run checks; returns whether all is well.
 
     It is not where a sound statement, a definition or a limit is refuted, where a rival was not
     rejected, and where a check could not be judged. A refuted or loose printed claim is a result.
     """
     wanted = chosen(names)
+    workers = os.cpu_count() or 1 if workers is None else workers
+    checks.integer("--workers", workers, low=1, high=1024)
     folder = out / report.FOLDER
     report.require_writable(folder)
     if size != "paper":
@@ -74,15 +77,17 @@ def check(names: Sequence[str], *, size: str, out: Path) -> bool:
     try:
         with progress_bar() as bar:
             job = bar.add_task(f"checks ({size})", total=len(wanted))
-            for outcome in run_checks(wanted, size):
+            for outcome in run_side_by_side(wanted, size, workers=workers):
                 outcomes.append(outcome)
                 report.store([outcome], folder, size=size)
                 bar.advance(job)
     except KeyboardInterrupt:
-        left = " ".join(wanted[len(outcomes) :])
+        done = {outcome.name for outcome in outcomes}
+        left = " ".join(name for name in wanted if name not in done)
         raise KeyboardInterrupt(
             f"{len(outcomes)} verdicts are in {folder}; to go on: simrlhf check {left}"
         ) from None
+    outcomes.sort(key=lambda outcome: wanted.index(outcome.name))
     records = [report.as_record(outcome) for outcome in outcomes]
     wide_console(_TABLE).print(report.verdict_table(records), soft_wrap=False)
     console.print()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
+import signal
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from simrlhf.core import checks
+from simrlhf.core import checks, numerics
 from simrlhf.study import shipped
 from simrlhf.study.checking.form import SIZES, Check, Finding, Verdict
 from simrlhf.testing import ControlAccepted
@@ -18,6 +22,10 @@ from simrlhf.testing import ControlAccepted
 FOLDER = "theory_checks"
 # order of the table: what the paper defines and prints, what is proved here, limits, the audit
 _ORDER = ("definition", "assumption", "theorem", "proposition", "lemma", "s", "l", "a")
+# checks that measure on the same draws
+_TOGETHER = (("l1", "l2", "l3"), ("theorem_4_1", "lemma_1", "lemma_3", "lemma_5", "lemma_6"))
+# those that take longest, which must not come last
+_LONG = ("l1", "l5", "s2", "theorem_4_1", "a12", "s6", "s3", "s4", "a1", "a3")
 # other names of statements
 _ALIASES = {"wilks": "l3"}
 
@@ -89,6 +97,54 @@ def run_checks(names: Iterable[str], size: str) -> Iterator[Outcome]:
             said = " ".join(str(error).split())
             failure = f"{type(error).__name__}: {said} ({Path(where.filename).name}:{where.lineno})"
         yield Outcome(name, module.CHECK, finding, failure, time.perf_counter() - started)
+
+
+def run_side_by_side(names: list[str], size: str, *, workers: int) -> Iterator[Outcome]:
+    """Run checks on several processes of one thread each; outcomes come as they are found.
+
+    Checks that share draws stay together, and the longest jobs begin first. One worker is this
+    process.
+    """
+    jobs = _jobs(names)
+    if min(workers, len(jobs)) == 1:
+        yield from run_checks(names, size)
+        return
+    # children read it when they load their libraries; this process computes nothing itself
+    os.environ.update(numerics.worker_environment())
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_prepare_worker,
+    )
+    try:
+        for done in as_completed([pool.submit(_run_job, job, size) for job in jobs]):
+            yield from done.result()
+    except BaseException:
+        # an interrupted command waits for no check, and the pool has no public way to end one
+        for process in pool._processes.values():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _jobs(names: list[str]) -> list[list[str]]:
+    """Checks that share draws in one job, long jobs first."""
+    jobs: dict[str, list[str]] = {}
+    for name in names:
+        shared = next((group for group in _TOGETHER if name in group), (name,))
+        jobs.setdefault(shared[0], []).append(name)
+    long = {name: place for place, name in enumerate(_LONG)}
+    return sorted(jobs.values(), key=lambda job: min(long.get(n, len(long)) for n in job))
+
+
+def _prepare_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself is told, and ends its workers
+    numerics.configure()
+
+
+def _run_job(names: list[str], size: str) -> list[Outcome]:
+    return list(run_checks(names, size))
 
 
 def _place(name: str) -> tuple[int, list[int], str]:
