@@ -127,5 +127,6 @@ def test_with_a_blind_direction_more_pairs_do_not_help_the_subspace():
         ]
 
     blind, regular = distances("degenerate"), distances("gaussian")
-    assert blind[1] > 0.9 * blind[0] > 0.4
+    # the sine of 45 degrees, less what chance takes; at few pairs it may be larger still
+    assert min(blind) > 0.95 * np.sqrt(0.5)
     assert regular[1] < 0.6 * regular[0]  # the root of ten is 3.2

@@ -101,6 +101,7 @@ def test_one_rule_for_printed_bounds(
     finding = sweeps.printed(
         _calibration(exponent),
         [judged],
+        claims=[],
         quantity="q",
         measured=exactly(1.0),
         remark="r",

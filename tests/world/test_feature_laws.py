@@ -83,8 +83,12 @@ def test_sphere_features_have_norm_root_of_their_dimension_and_gaussian_ones_do_
 
 
 @pytest.mark.parametrize("law", FEATURE_LAWS)
-def test_a_longer_draw_begins_with_the_shorter_one_bit_by_bit(law):
+def test_a_longer_draw_begins_with_the_shorter_one(law):
+    """Bit by bit; products with a root but for the order in which unoptimised kernels sum."""
+    rounding = 1e-14 if law in ("anisotropic", "degenerate") else 0.0
     long = draw(law, n_pairs=300)
     for n_pairs in (1, 7, 150):
-        np.testing.assert_array_equal(draw(law, n_pairs=n_pairs), long[:n_pairs])
+        np.testing.assert_allclose(
+            draw(law, n_pairs=n_pairs), long[:n_pairs], rtol=0.0, atol=rounding
+        )
     assert (draw(law, seed=1, n_pairs=7) != long[:7]).all()
