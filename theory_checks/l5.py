@@ -41,7 +41,7 @@ CHECK = Check(
 )
 # every how many kinds of world, sizes, repetitions
 _SIZES = {
-    "tiny": (13, (160, 640), 30),
+    "tiny": (12, (160, 640), 30),
     "smoke": (1, (300, 600), 20),
     "paper": (1, (200, 400, 800, 1600), 100),
 }
@@ -128,7 +128,7 @@ def judge(measured: dict[str, Any]) -> Finding:
         )
     )
     return proved(
-        [ratio, each_kind(table, "L5")],
+        [ratio, each_kind(table, "L5"), _as_an_old_user()],
         quantity="ratio to the limit as 1/n goes to 0",
         measured=ratio.measured,
         remark=(
@@ -137,6 +137,34 @@ def judge(measured: dict[str, Any]) -> Finding:
             "user who has as many pairs as the old ones (median)."
         ),
         rows=rows,
+    )
+
+
+def _as_an_old_user() -> testing.Judgement:
+    """With an old user's truth and as many pairs, L5 is L2's joint error, in any features."""
+    random = np.random.default_rng(13)
+    basis = np.linalg.qr(random.standard_normal((4, 2)))[0]
+    factors = random.standard_normal((5, 2, 1))
+    roots = random.standard_normal((6, 4, 4))
+    *informations, covariance = roots @ np.swapaxes(roots, 1, 2) + np.eye(4)
+    informations = np.array(informations)
+    joint = theory.reward_covariances(basis, factors, informations)[0]
+    found = theory.new_user_limit(
+        basis,
+        factors,
+        informations,
+        factor=factors[0],
+        information=informations[0],
+        covariance=covariance,
+        n_pairs=70.0,
+        new_pairs=70.0,
+    )
+    return attempt(
+        testing.assert_identity,
+        [found.value],
+        [np.trace(covariance @ joint) / 70.0],
+        rival=[np.trace(joint) / 70.0],
+        statement="a new user with an old one's truth",
     )
 
 

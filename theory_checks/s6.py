@@ -238,6 +238,11 @@ def _formulas() -> list[testing.Judgement]:
     return [
         attempt(testing.assert_identity, [value], [hand], rival=[1.1 * hand], statement=name)
         for name, value, hand in (
+            (
+                "what is missed",
+                theory.missed_truth(largest_sine=0.3, inside_norm=1.7, outside_norm=0.4),
+                0.3 * 1.7 + 0.4,
+            ),
             ("S6 written out", bound, by_hand),
             ("the chance bound written out", noise, 1.7 / 2.0 * form**0.5),
         )

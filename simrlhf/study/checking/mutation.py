@@ -43,6 +43,9 @@ EQUIVALENT: dict[str, str] = {
     "np.finfo(np.float64).eps * max(aggregate.shape)": "a threshold of rounding",
     "diversity.diversity_metrics: np.finfo(np.float64).eps * max(aggregate.shape) -> "
     "np.finfo(np.float64).eps": "the same",
+    "ingredients.curvature_floor: -margin -> margin": "by symmetry: a win at z is curved as a loss "
+    "at -z, and both labels are looked at",
+    "ingredients.curvature_floor: 0.0 -> 1.0": "the same, of the labels",
     "link_constants._stationary: 1.0 -> 2.0": "a clip at the end of a range in which all roots lie",
     "gaussian_limits.gaussian_limits: d1 * factors.shape[2] -> d1": "the Gaussian law's moments do "
     "not depend on the size",
