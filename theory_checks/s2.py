@@ -33,7 +33,7 @@ CHECK = Check(
 )
 # repetitions, sizes, and every how many of the worlds
 _SETTINGS = {
-    "tiny": (3, (30, 120), 5),
+    "tiny": (3, (30, 120), 3),
     "smoke": (8, (30, 120, 480), 1),
     "paper": (60, (30, 120, 480), 1),
 }
