@@ -22,6 +22,7 @@ from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import fit
 from simrlhf.metrics import Instance, measure_instance, recovery
 from simrlhf.study.checking import Check, Finding, Kind, Verdict, attempt, require_sound, samples
+from simrlhf.study.checking.by_hand import logistic_curvature
 from simrlhf.testing import Judgement
 from simrlhf.world import World, WorldConfig
 
@@ -31,12 +32,12 @@ CHECK = Check(
     kind=Kind.AUDIT,
     claim="Theorem 4.1: one constant c_1 covers dist by the printed bracket",
     procedure="the same pairs fitted with features times c and Theta / c, c from .1 to 10; N = 8, "
-    "d1 = 6, k = 2, n = 400, tail .1: dist and S2 against those at c = 1 (identity); slope of the "
-    "covering constant dist / bracket in c (rate)",
-    rival="dist that follows the bracket; S2 without the scale of sigma_k; a slope of 0, which a "
-    "constant would have",
-    tolerance="1e-5 for dist: two fits agree as far as tol = 1e-10 of the gradient reaches; 1e-6 "
-    "for S2, whose certificate is a difference of losses",
+    "d1 = 6, k = 2, n = 400, tail .1: dist, S2 and the covering constant dist / bracket against "
+    "those at c = 1 (identity); slope of that constant in c",
+    rival="dist that follows the bracket; S2 without the scale of sigma_k; one constant in all "
+    "units",
+    tolerance="1e-5 for dist and the constant: two fits agree as far as tol = 1e-10 of the "
+    "gradient reaches; 1e-6 for S2, whose certificate is a difference of losses",
     source="P-ShareLoRA, Theorem 4.1 (c_1 'a constant')",
 )
 _REPETITIONS = {"tiny": 5, "smoke": 8, "paper": 40}
@@ -122,7 +123,7 @@ def judge(measured: dict[str, Any]) -> Finding:
         )
         for level in ("a_priori", "a_posteriori")
     ]
-    drift, slope = _drift(rows)
+    drift, slope = _drift(rows, unit)
     judgements = [same, *sound, drift, *_formulas(rows)]
     means = rows.groupby("scale")[["bracket", "constant", "dist", "a_posteriori"]].mean()
     low, high = means.index.min(), means.index.max()
@@ -142,24 +143,23 @@ def judge(measured: dict[str, Any]) -> Finding:
     )
 
 
-def _drift(rows: pd.DataFrame) -> tuple[Judgement, Any]:
-    """Slope of `dist / bracket`: between the -1/2 of the bias term and the -1 of the noise term."""
-    slopes = np.array(
-        [
-            log_log_slope(mine["scale"], mine["constant"]).estimate
-            for _, mine in rows.groupby("repetition")
-        ]
+def _drift(rows: pd.DataFrame, unit: pd.DataFrame) -> tuple[Judgement, Any]:
+    """The constant that each unit needs, against the bracket's two terms written out."""
+    scale = rows["scale"].to_numpy()
+    noise, bias = (unit[term].to_numpy() for term in ("noise_term", "bias_term"))
+    needed = attempt(
+        testing.assert_identity,
+        rows["constant"].to_numpy() / unit["constant"].to_numpy(),
+        np.sqrt((noise**2 + bias**2) / (scale**2 * noise**2 + scale * bias**2)),
+        rival=1.0,  # one constant
+        tolerance=1e-5,
+        statement="constant that covers in every unit",
     )
-    middle = attempt(
-        testing.never_violated,
-        np.abs(slopes + 0.75),
-        0.25,
-        # a constant c_1 has the slope 0, which lies 0.75 from the middle
-        tight=([0.75], [0.75]),
-        rival=0.25,
-        statement="the covering constant drifts as c^-1/2 to c^-1",
-    )
-    return middle, mean_interval(slopes, confidence=0.99)
+    slopes = [
+        log_log_slope(mine["scale"], mine["constant"]).estimate
+        for _, mine in rows.groupby("repetition")
+    ]
+    return needed, mean_interval(np.array(slopes), confidence=0.99)
 
 
 def _with_bounds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -194,7 +194,7 @@ def _bounds(row: dict[str, Any]) -> dict[str, float]:
             sigma_k=math.sqrt(_WORLD.n_users * row["nu"]),
             ceiling=theory.distance_ceiling(_WORLD.rank, _WORLD.d1),
             slack=row["slack"],
-            curvature=_least_curvature(row["largest_reward"]),
+            curvature=logistic_curvature(row["largest_reward"]),
             smallest_design=row["smallest_design"],
             largest_design=row["largest_design"],
             curvature_bound=0.25,
@@ -203,13 +203,11 @@ def _bounds(row: dict[str, Any]) -> dict[str, float]:
         ).value
         for level in ("a_priori", "a_posteriori")
     }
-    noise_term = math.sqrt(bracket.terms["estimation"])
-    return {"bracket": bracket.value, "noise_term": noise_term, **levels}
-
-
-def _least_curvature(margin: float) -> float:
-    """`Phi'(margin)` of the logistic link, smallest on `|z| <= margin`."""
-    return 1.0 / (2.0 + math.exp(margin) + math.exp(-margin))
+    terms = {
+        "noise_term": math.sqrt(bracket.terms["estimation"]),
+        "bias_term": math.sqrt(bracket.terms["bias"]),
+    }
+    return {"bracket": bracket.value, **terms, **levels}
 
 
 def _formulas(rows: pd.DataFrame) -> list[Judgement]:

@@ -28,6 +28,7 @@ from simrlhf.study.checking import (
     fitted_draws,
     require_sound,
 )
+from simrlhf.study.checking.by_hand import logistic_curvature
 from simrlhf.testing import Judgement
 from simrlhf.world import WorldConfig
 
@@ -165,18 +166,13 @@ def _with_bounds(rows: pd.DataFrame) -> pd.DataFrame:
                 tail=math.sqrt(row.n_users) * row.tail,
                 sigma_k=sigma_k,
                 ceiling=theory.distance_ceiling(_WORLD.rank, _WORLD.d1),
-                curvature=_least_curvature(row.largest_reward),
+                curvature=logistic_curvature(row.largest_reward),
                 smallest_design=row.smallest_design,
                 largest_design=row.largest_design,
                 curvature_bound=0.25,
             ).value
         )
     return rows.assign(printed=printed, s2=sound)
-
-
-def _least_curvature(margin: float) -> float:
-    """`Phi'(margin)` of the logistic link, smallest on `|z| <= margin`."""
-    return 1.0 / (2.0 + math.exp(margin) + math.exp(-margin))
 
 
 def _controls(rows: pd.DataFrame) -> list[Judgement]:
@@ -200,7 +196,7 @@ def _formulas(rows: pd.DataFrame) -> list[Judgement]:
     """Theory's values against the formulas written out, and S2 against the fits."""
     ratio = rows["tail"] / np.sqrt(rows["nu"])
     spread = rows["largest_design"] / rows["smallest_design"]
-    curved = 0.25 / rows["largest_reward"].map(_least_curvature)
+    curved = 0.25 / rows["largest_reward"].map(logistic_curvature)
     sound = np.sqrt(spread * curved) * ratio
     printed = attempt(
         testing.assert_identity,

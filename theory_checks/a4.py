@@ -107,7 +107,7 @@ def judge(measured: dict[str, Any]) -> Finding:
     drift = log_log_slope(tight["error"] / tight["sigma_k"], needed)
     require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED,
+        verdict=Verdict.REFUTED if broken > 0 else Verdict.HOLDS,
         quantity="exponent of dist in ||E||^2/sigma_k^2 (printed: 1)",
         measured=exponent.measured,
         remark=f"dist is the root of the printed right side where k = 1. With C = 1 the printed "

@@ -110,7 +110,7 @@ def judge(measured: dict[str, Any]) -> Finding:
     widest, narrowest = rows["angle"].max(), rows["angle"].min()
     require_sound(judgements)
     return Finding(
-        verdict=Verdict.REFUTED,
+        verdict=Verdict.REFUTED if broken > 0 else Verdict.HOLDS,
         quantity="largest min_O ||B - B^<>O||^2 / dist^2, and its range (printed: at most 1)",
         measured=Interval(float(ratio.max()), float(ratio.min()), float(ratio.max())),
         remark=f"Reversed: with the best rotation the ratio goes to 1 at small angles "

@@ -20,6 +20,7 @@ from simrlhf.study.checking.limit_worlds import (
     Run,
     by_kind,
     each_kind,
+    feature_covariance,
     ingredients,
     limit_runs,
     once_per_world,
@@ -211,5 +212,4 @@ def _traces(
 
 def _information_at_zero(world: World) -> np.ndarray:
     """`I(0) E[vec x vec x']`: what every pair would say if all rewards were zero."""
-    covariance = np.kron(world.feature_covariance, np.eye(world.config.d2))
-    return float(world.link.information(np.zeros(1))[0]) * covariance
+    return float(world.link.information(np.zeros(1))[0]) * feature_covariance(world)

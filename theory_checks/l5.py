@@ -15,7 +15,7 @@ from simrlhf import testing, theory
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import adapt_users, fit
 from simrlhf.sampling import sample_preferences
-from simrlhf.study.checking import Check, Finding, Kind, attempt, first_pairs, proved
+from simrlhf.study.checking import Check, Finding, Kind, attempt, proved
 from simrlhf.study.checking.limit_worlds import (
     NORM_BOUND,
     Ingredients,
@@ -92,12 +92,12 @@ def _new_users(world: World, halves: tuple[Preferences, Preferences], n_pairs: i
     old, new = halves
     counts = world.counts(n_pairs)
     result = fit(
-        first_pairs(old, counts[:_OLD]),
+        old.switched_to_first(counts[:_OLD]),
         rank=world.config.rank,
         norm_bound=NORM_BOUND,
         theta_init=world.theta_init if world.theta_init.any() else None,
     )
-    adapted = adapt_users(result, first_pairs(new, counts[_OLD:]))
+    adapted = adapt_users(result, new.switched_to_first(counts[_OLD:]))
     errors = (adapted.delta - world.delta[_OLD:]).reshape(_OLD, -1)
     return float(np.einsum("ip,pq,iq->i", errors, feature_covariance(world), errors).mean())
 

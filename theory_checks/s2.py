@@ -16,6 +16,7 @@ from simrlhf import testing, theory
 from simrlhf.core.links import LOGISTIC, PROBIT
 from simrlhf.metrics import measure_instance
 from simrlhf.study.checking import Check, Finding, Kind, attempt, exactly, fitted_draws, proved
+from simrlhf.study.checking.by_hand import written_out
 from simrlhf.theory.subspaces import LEVELS
 from simrlhf.world import WorldConfig
 
@@ -231,10 +232,7 @@ def _ingredients() -> list[testing.Judgement]:
         "ratio": (theory.bregman_ratio(0.3, 1.7), 2.0 * 0.3 / 1.7**2),
         "1 + ratio of rounding": (1.0 + theory.bregman_ratio(-1e-30, 1.0), 1.0),
     }  # fmt: skip
-    return [
-        attempt(testing.assert_identity, [value], [hand], rival=[1.1 * hand], statement=name)
-        for name, (value, hand) in found.items()
-    ]
+    return written_out(found)
 
 
 def _row(run: dict[str, Any]) -> dict[str, Any]:

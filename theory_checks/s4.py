@@ -14,6 +14,7 @@ import pandas as pd
 from simrlhf import testing, theory
 from simrlhf.core import links, statistics
 from simrlhf.study.checking import Check, Finding, Kind, attempt, fitted_draws, proved
+from simrlhf.study.checking.by_hand import written_out
 from simrlhf.study.checking.likelihood_runs import (
     BOUNDED,
     LikelihoodRun,
@@ -297,7 +298,4 @@ def _formulas() -> list[testing.Judgement]:
             16 * np.log(601),
         ),
     }
-    return [
-        attempt(testing.assert_identity, [value], [hand], rival=[1.1 * hand], statement=name)
-        for name, (value, hand) in found.items()
-    ]
+    return written_out(found)

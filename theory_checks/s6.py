@@ -24,10 +24,10 @@ from simrlhf.study.checking import (
     Kind,
     attempt,
     exactly,
-    first_pairs,
     fitted_draws,
     proved,
 )
+from simrlhf.study.checking.by_hand import written_out
 from simrlhf.world import World, WorldConfig, make_world
 
 DELTA = 0.05
@@ -88,7 +88,7 @@ def _adapted(name: str, draw: Draw, most: int) -> list[dict[str, Any]]:
         world.link,
     )  # fmt: skip
     everything = sample_preferences(new, most, seed=20_000 + draw.repetition)
-    prefs = first_pairs(everything, new.counts(draw.n_pairs))
+    prefs = everything.switched_to_first(new.counts(draw.n_pairs))
     adapted = adapt_users(draw.result, prefs)
     sine = subspaces.subspace_distance(basis, world.basis, "spectral")
     rewards = np.einsum("jab,jab->j", prefs.features, new.delta[prefs.users])
@@ -235,18 +235,14 @@ def _formulas() -> list[testing.Judgement]:
     design, log = np.diag([0.02, 0.05]), np.log(10.0)
     noise = theory.new_user_noise_bound(design, score_width=1.7, delta=0.1)
     form = 0.07 + 2.0 * np.sqrt((0.02**2 + 0.05**2) * log) + 2.0 * 0.05 * log
-    return [
-        attempt(testing.assert_identity, [value], [hand], rival=[1.1 * hand], statement=name)
-        for name, value, hand in (
-            (
-                "what is missed",
-                theory.missed_truth(largest_sine=0.3, inside_norm=1.7, outside_norm=0.4),
-                0.3 * 1.7 + 0.4,
-            ),
-            ("S6 written out", bound, by_hand),
-            ("the chance bound written out", noise, 1.7 / 2.0 * form**0.5),
-        )
-    ]
+    missed = theory.missed_truth(largest_sine=0.3, inside_norm=1.7, outside_norm=0.4)
+    return written_out(
+        {
+            "what is missed": (missed, 0.3 * 1.7 + 0.4),
+            "S6 written out": (bound, by_hand),
+            "the chance bound written out": (noise, 1.7 / 2.0 * form**0.5),
+        }
+    )
 
 
 def _at_equality() -> tuple[np.ndarray, np.ndarray]:

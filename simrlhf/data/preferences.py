@@ -205,6 +205,14 @@ class Preferences:
         checks.shape("weights", weights, (self.n_total,), remedy="one weight for each pair")
         return self._with(self.labels, weights)
 
+    def switched_to_first(self, counts: np.ndarray) -> Preferences:
+        """Weight 1 for the first `counts[i]` pairs of user i, 0 for his others: `counts (N,)`.
+
+        Unlike with `first`, users may differ and shapes stay: a grid of sizes is one compilation.
+        """
+        place = np.arange(self.n_total) - self.offsets[self.users]
+        return self.reweighted((place < counts[self.users]).astype(float))
+
     def relabelled(self, labels: np.ndarray) -> Preferences:
         """The same pairs with other `labels` `(P,)`, as when labels are drawn again."""
         labels = checks.numbers("labels", labels)

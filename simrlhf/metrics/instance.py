@@ -55,8 +55,7 @@ class Instance:
 def measure_instance(world: World, preferences: Preferences, result: FitResult) -> Instance:
     """Measure the ingredients; one pass over the features for each of truth, fit, truncation."""
     base = world.theta_init
-    basis = world.basis
-    truncated = np.einsum("ak,bk,nbc->nac", basis, basis, world.delta)
+    truncated = world.truncated
     rewards = {
         name: _rewards(preferences, theta)
         for name, theta in (

@@ -156,13 +156,7 @@ def _samples(seed: int, draw: Draw) -> dict[int, _Sample]:
     world = make_world(draw.point.world, seed=of_world)
     everything = sample_preferences(world, draw.largest, seed=of_sample)
     sizes = {cell.n_pairs for cell in draw.cells.values()}
-    return {n: _Sample(world, _first(everything, world.counts(n))) for n in sorted(sizes)}
-
-
-def _first(everything: Preferences, counts: np.ndarray) -> Preferences:
-    """The first `counts (N,)` pairs, the others switched off: same shapes, no new compilation."""
-    place = np.arange(everything.n_total) - everything.offsets[everything.users]
-    return everything.reweighted((place < counts[everything.users]).astype(float))
+    return {n: _Sample(world, everything.switched_to_first(world.counts(n))) for n in sorted(sizes)}
 
 
 def _fit_and_measure(cells: list[_Wanted], metrics: tuple[str, ...]) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pandas as pd
 from simrlhf.core import checks, statistics
 from simrlhf.data import text
 from simrlhf.estimators import FitResult
-from simrlhf.study import figures
+from simrlhf.study import figures, folders
 from simrlhf.study.honest import HonestEvaluation
 from simrlhf.study.honest_settings import REFERENCE
 
@@ -138,13 +137,7 @@ def write(
 def open_folder(out: str | Path, *, data: str) -> Path:
     """Make the folder of a run, before the work; one that holds a run on other data is refused."""
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise checks.InputError(
-            f"cannot write to {folder} ({error.strerror}); give a writable --out"
-        ) from None
-    checks.require(os.access(folder, os.W_OK), f"cannot write to {folder}; give a writable --out")
+    folders.make_writable(folder)
     before = folder / "settings.json"
     if before.is_file():
         try:

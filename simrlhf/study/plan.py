@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from simrlhf.core import checks, numerics
-from simrlhf.study import plan_draws, plan_formulas, plan_report, plan_searches, provenance
+from simrlhf.study import (
+    folders,
+    plan_draws,
+    plan_formulas,
+    plan_report,
+    plan_searches,
+    provenance,
+)
 from simrlhf.study.plan_draws import Drawing
 from simrlhf.study.plan_formulas import Answer, Limits, Target
 from simrlhf.study.terminal import console, progress_bar
@@ -128,13 +134,8 @@ def _as_frame(answers: dict[Target, list[Answer]], n_users: int) -> pd.DataFrame
 
 def _open_folder(out: Path | None) -> None:
     """Make the folder before the work."""
-    if out is None:
-        return
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(out, error) from None
-    checks.require(os.access(out, os.W_OK), f"cannot write to {out}; give a writable --out")
+    if out is not None:
+        folders.make_writable(Path(out))
 
 
 def _write(table: pd.DataFrame, drawing: Drawing, delta: float, out: Path | None) -> None:
@@ -162,9 +163,5 @@ def _write(table: pd.DataFrame, drawing: Drawing, delta: float, out: Path | None
         table.to_csv(csv, index=False)
         text.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise folders.unwritable(out, error) from None
     console.print(f"wrote: {csv}, {text}")
-
-
-def _unwritable(out: Path, error: OSError) -> checks.InputError:
-    return checks.InputError(f"cannot write to {out} ({error.strerror}); give a writable --out")

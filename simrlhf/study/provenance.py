@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,8 @@ _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "pandas", "pyarrow")
 # what decides the numbers of a row: the storeys below the studies, and the cell functions
 _DECIDING = ("core", "world", "data", "theory", "estimators", "metrics", "sampling.py")
 _CELLS = ("study/cells.py",)
+# what more decides a check's verdict
+_JUDGING = ("testing", "study/checking")
 # facts in which rows of one table must agree. Not the machine: a processor or a number of threads
 # changes numbers by rounding only. JAX draws the random numbers, NumPy and SciPy factorise
 _IDENTITY = ("code", "jax", "numpy", "scipy")
@@ -47,14 +49,24 @@ def provenance() -> dict[str, str]:
 @cache
 def code_digest() -> str:
     """Hash of the source files that decide a row's numbers, the same in a clone and in a wheel."""
+    return _digest((*_CELLS, *_DECIDING))
+
+
+@cache
+def check_digest(script: Path) -> str:
+    """Hash of the source files that decide a check's verdict: its script's and the program's."""
+    return _digest((*_CELLS, *_DECIDING, *_JUDGING), script)
+
+
+def _digest(names: Iterable[str], *scripts: Path) -> str:
     package = Path(simrlhf.__file__).parent
-    files = [package / name for name in _CELLS]
-    for name in _DECIDING:
-        files += sorted((package / name).rglob("*.py")) or [package / name]
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
+    for name in names:
+        for path in sorted((package / name).rglob("*.py")) or [package / name]:
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    for path in scripts:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 

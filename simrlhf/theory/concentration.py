@@ -29,7 +29,7 @@ import numpy as np
 
 from simrlhf.core import checks, numerics
 from simrlhf.core.links import Link
-from simrlhf.theory.statement import Bound, BoundStatus, ingredient, make_bound
+from simrlhf.theory.statement import Bound, BoundStatus, ingredient, make_bound, ratio
 from simrlhf.theory.subspaces import oracle_inequality
 
 
@@ -214,7 +214,7 @@ def concentrated_distance(
         "bias": max(oracle.terms["bias"], oracle.terms["tail"]),
         "slack": oracle.terms["slack"],
     }
-    parts = {name: part / sigma_k if sigma_k else math.inf for name, part in parts.items()}
+    parts = {name: ratio(part, sigma_k) for name, part in parts.items()}
     return make_bound(sum(parts.values()), terms=parts, ceiling=ceiling, statement="S3, S2")
 
 

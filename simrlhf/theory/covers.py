@@ -27,7 +27,7 @@ import math
 
 from simrlhf.core import checks
 from simrlhf.theory.bracketing import class_dimension
-from simrlhf.theory.statement import Bound, ingredient, make_bound
+from simrlhf.theory.statement import Bound, ingredient, make_bound, ratio
 
 
 def log_cover_number(
@@ -61,8 +61,8 @@ def log_cover_number(
     norm_bound = ingredient("norm_bound", norm_bound)
     resolution = ingredient("resolution", resolution)
     per_radius = 2.0 if model_class == "full" else 4.0
-    ratio = per_radius * norm_bound / resolution if resolution else math.inf
-    log_factor = math.log1p(ratio)
+    steps = ratio(per_radius * norm_bound, resolution)
+    log_factor = math.log1p(steps)
     return make_bound(
         dimension * log_factor,
         terms={"dimension": dimension, "log_factor": log_factor},

@@ -38,7 +38,7 @@ import numpy as np
 
 from simrlhf.core import checks, numerics
 from simrlhf.core.links import Link
-from simrlhf.theory.statement import Bound, ingredient, make_bound
+from simrlhf.theory.statement import Bound, ingredient, make_bound, ratio
 from simrlhf.theory.subspaces import geometry_bound
 
 
@@ -182,7 +182,7 @@ def squared_error_bound(
     hellinger = ingredient("hellinger", hellinger)
     information = ingredient("smallest_information", smallest_information)
     stiffness = 2.0 * information * ingredient("smallest_design", smallest_design)
-    squared = math.pi**2 * hellinger / stiffness if stiffness else math.inf
+    squared = ratio(math.pi**2 * hellinger, stiffness)
     error = math.sqrt(squared)
     geometry = geometry_bound(error, sigma_k=sigma_k, ceiling=ceiling)
     return make_bound(

@@ -29,7 +29,7 @@ import numpy as np
 
 from simrlhf.core import checks
 from simrlhf.theory import limits
-from simrlhf.theory.statement import Bound, ingredient, make_bound, not_applicable
+from simrlhf.theory.statement import Bound, ingredient, make_bound, not_applicable, ratio
 
 
 def missed_truth(*, largest_sine: float, inside_norm: float, outside_norm: float) -> float:
@@ -92,7 +92,7 @@ def new_user_bound(
     }
     strength = ingredient("curvature", curvature) * given["smallest_design"]
     bent = given["curvature_bound"] * math.sqrt(given["largest_design"]) * given["missed_rewards"]
-    inside = (given["noise"] + bent) / strength if strength else math.inf
+    inside = ratio(given["noise"] + bent, strength)
     return make_bound(
         math.hypot(inside, given["missed"]),
         terms={"inside": inside, "missed": given["missed"]},

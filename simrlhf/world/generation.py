@@ -47,6 +47,11 @@ class World:
         return self.theta_init + self.delta
 
     @property
+    def truncated(self) -> np.ndarray:
+        """`Delta^<> (N, d1, d2)`: the deviations projected on `B^<>`."""
+        return np.einsum("ak,bk,nbc->nac", self.basis, self.basis, self.delta)
+
+    @property
     def n_users(self) -> int:
         return self.config.n_users
 

@@ -127,6 +127,17 @@ def test_first_is_nested_and_equals_the_first_pairs_of_each_user():
         made.first(8)
 
 
+def test_users_may_keep_different_numbers_of_pairs_by_weight():
+    user, x, y, *_ = random_pairs([7, 9, 12])
+    made = Preferences.from_pairs(user, x, y)
+    switched = made.switched_to_first(np.array([7, 1, 5]))
+    assert switched.features.shape == made.features.shape
+    for i, kept in enumerate((7, 1, 5)):
+        np.testing.assert_array_equal(
+            switched.weights[switched.user(i)], np.arange(made.counts[i]) < kept
+        )
+
+
 def test_select_keeps_users_ids_and_groups():
     user, x, y, w, g = random_pairs([6, 8])
     made = Preferences.from_pairs(np.array(["zoe", "ann"])[user], x, y, w, groups=g)

@@ -12,6 +12,7 @@ import pytest
 
 from simrlhf import theory
 from simrlhf.core import checks
+from simrlhf.study import provenance
 from simrlhf.study.checking import command, mutation, report, run
 from simrlhf.study.checking.run import Outcome, list_checks, load_check
 
@@ -41,7 +42,7 @@ def outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def of(*, kind: str = "SOUND", measure: str = "return 1.9", rival: float = 1.5) -> Outcome:
         path = tmp_path / "x1.py"
         path.write_text(FAKE.format(kind=kind, measure=measure, rival=rival), encoding="utf-8")
-        monkeypatch.setattr(run, "list_checks", lambda: {"x1": path})
+        monkeypatch.setattr(run, "list_checks", lambda: {"x1": path, "x2": path})
         (found,) = run.run_checks(["x1"], "tiny")
         return found
 
@@ -105,6 +106,11 @@ def test_a_later_run_of_one_check_keeps_the_verdicts_of_others(
     record = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
     assert [one["name"] for one in record["checks"]] == ["x1", "x2"]
     assert (folder / "verdicts.md").read_text(encoding="utf-8").count("| X1 |") == 2
+    # a verdict of a check that has changed since is not shown beside the others
+    (tmp_path / "x1.py").write_text("# changed", encoding="utf-8")
+    provenance.check_digest.cache_clear()
+    report.store([], folder, size="tiny")
+    assert "| X1 |" not in (folder / "verdicts.md").read_text(encoding="utf-8")
     # another size is another table
     report.store([other], folder, size="smoke")
     record = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """Checks of the theory's statements: their form, the draws they measure on, and the verdicts."""
 
-from simrlhf.study.checking.draws import Draw, first_pairs, fitted_draws, samples
+from simrlhf.study.checking.draws import Draw, fitted_draws, samples
 from simrlhf.study.checking.form import (
     Check,
     Finding,
@@ -20,7 +20,6 @@ __all__ = [
     "Verdict",
     "attempt",
     "exactly",
-    "first_pairs",
     "fitted_draws",
     "proved",
     "require_sound",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simrlhf.core import checks, numerics
+from simrlhf.study import folders
 from simrlhf.study.checking import mutation, report
 from simrlhf.study.checking.run import Outcome, chosen, list_checks, load_check, run_side_by_side
 from simrlhf.study.terminal import console, progress_bar, wide_console
@@ -40,7 +41,7 @@ def mutate(names: Sequence[str], *, size: str, out: Path) -> bool:
     """
     wanted = chosen(names)
     folder = out / report.FOLDER
-    report.require_writable(folder)
+    folders.make_writable(folder)
     numerics.compile_quickly()
     numerics.configure()
     with progress_bar() as bar:
@@ -69,7 +70,7 @@ def check(names: Sequence[str], *, size: str, out: Path, workers: int | None = N
     workers = os.cpu_count() or 1 if workers is None else workers
     checks.integer("--workers", workers, low=1, high=1024)
     folder = out / report.FOLDER
-    report.require_writable(folder)
+    folders.make_writable(folder)
     if size != "paper":
         numerics.compile_quickly()
     numerics.configure()

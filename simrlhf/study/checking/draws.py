@@ -1,4 +1,4 @@
-"""Draws that the checks measure on: worlds, nested samples and fits, made once for each process."""
+"""Draws that the checks measure on: worlds, nested samples and fits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ def fitted_draws(
     estimator: str = "share_b",
     soft: bool = False,
     seed: int = 0,
-    one_world: bool = False,
     keep: bool = False,
     **settings: Any,
 ) -> list[Draw]:
@@ -55,14 +54,13 @@ def fitted_draws(
     Args:
         config: of every world.
         sizes: mean pairs per user.
-        repetitions: worlds, or samples of the one world.
+        repetitions: worlds.
         soft: labels are probabilities: label noise is off.
-        one_world: draw one world and many samples.
         keep: keep them for other checks of this process that ask for the same; features and all
             stay in memory.
         settings: of `fit`, such as `norm_bound`.
     """
-    key = (config, tuple(sizes), repetitions, estimator, soft, seed, one_world)
+    key = (config, tuple(sizes), repetitions, estimator, soft, seed)
     draw = _kept if keep else _fitted
     return list(draw(*key, tuple(sorted(settings.items()))))
 
@@ -74,12 +72,11 @@ def _fitted(
     estimator: str,
     soft: bool,
     seed: int,
-    one_world: bool,
     settings: tuple[tuple[str, Any], ...],
 ) -> tuple[Draw, ...]:
     found = []
     for world, sample, n_pairs, repetition in samples(
-        config, sizes, repetitions, soft=soft, seed=seed, one_world=one_world
+        config, sizes, repetitions, soft=soft, seed=seed
     ):
         result = fit(
             sample,
@@ -103,13 +100,10 @@ def samples(
     *,
     soft: bool = False,
     seed: int = 0,
-    one_world: bool = False,
 ) -> Iterator[tuple[World, Preferences, int, int]]:
     """Worlds and nested samples, without a fit: world, sample, pairs per user, repetition."""
     for repetition in range(repetitions):
         of_world, of_sample = streams.generator(seed, "check", repetition).integers(2**62, size=2)
-        if one_world:
-            of_world = streams.generator(seed, "check world").integers(2**62)
         world = make_world(config, seed=int(of_world))
         everything = sample_preferences(
             world,
@@ -118,7 +112,7 @@ def samples(
             soft=soft,
         )
         for n_pairs in sizes:
-            yield world, first_pairs(everything, world.counts(n_pairs)), n_pairs, repetition
+            yield world, everything.switched_to_first(world.counts(n_pairs)), n_pairs, repetition
 
 
 def _height(world: World, largest: int) -> int:
@@ -127,12 +121,3 @@ def _height(world: World, largest: int) -> int:
     As many for all worlds but for rare ones, so that unequal users need no compilation each.
     """
     return largest * -(-int(world.counts(largest).max()) // largest)
-
-
-def first_pairs(everything: Preferences, counts: np.ndarray) -> Preferences:
-    """The first `counts (N,)` pairs of each user; the others have weight 0.
-
-    Arrays keep their shapes, so that a grid of sample sizes needs one compilation.
-    """
-    place = np.arange(everything.n_total) - everything.offsets[everything.users]
-    return everything.reweighted((place < counts[everything.users]).astype(float))

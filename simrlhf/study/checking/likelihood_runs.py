@@ -49,8 +49,7 @@ def likelihood_run(draw: Draw) -> LikelihoodRun:
     world, result, preferences = draw.world, draw.result, draw.preferences
     seen = preferences.weights > 0
     x, users = preferences.features[seen], preferences.users[seen]
-    truncated = np.einsum("ak,bk,nbc->nac", world.basis, world.basis, world.delta)
-    deltas = {"truth": world.delta, "truncated": truncated, "fit": result.delta}
+    deltas = {"truth": world.delta, "truncated": world.truncated, "fit": result.delta}
     z: Any = {name: np.einsum("jab,jab->j", x, delta[users]) for name, delta in deltas.items()}
     labels: Any = preferences.labels[seen]
     losses = {name: float(np.sum(world.link.loss(v, labels))) for name, v in z.items()}

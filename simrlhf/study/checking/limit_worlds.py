@@ -48,14 +48,14 @@ SIZES = {
 }
 
 
-class Kind(NamedTuple):
+class WorldKind(NamedTuple):
     """A kind of world, with a name for tables."""
 
     name: str
     config: WorldConfig
 
 
-def limit_worlds(size: str) -> list[Kind]:
+def limit_worlds(size: str) -> list[WorldKind]:
     """The kinds of world: 34, or four at the size `tiny`."""
     told = [
         *itertools.product(_LINKS, _SHAPES, _VARIANTS),
@@ -65,12 +65,12 @@ def limit_worlds(size: str) -> list[Kind]:
     return kinds if size != "tiny" else [kinds[0], kinds[1], kinds[2], kinds[-3]]
 
 
-def _kind(link: str, shape: dict[str, int], variant: dict[str, Any]) -> Kind:
+def _kind(link: str, shape: dict[str, int], variant: dict[str, Any]) -> WorldKind:
     # equal norms keep every reward of order one, where links differ most from their value at zero
     settings = {"nu": 1.2, "condition": 1.3, **shape, **variant}
     config = WorldConfig(n_users=4, rank=2, user_norms="equal", link=link, **settings)
     name = ", ".join(f"{key} {value}" for key, value in variant.items()) or "plain"
-    return Kind(f"{link}, d2 = {shape['d2']}, {name}", config)
+    return WorldKind(f"{link}, d2 = {shape['d2']}, {name}", config)
 
 
 class Run(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -84,40 +83,25 @@ def remarks(records: Sequence[Record]) -> list[str]:
     return [f"{record['statement']}: {record['remark']}" for record in records if record["remark"]]
 
 
-def require_writable(folder: Path) -> None:
-    """Make the folder of verdicts, before anything is computed.
-
-    Raises:
-        InputError: it cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise checks.InputError(
-            f"cannot write to {folder} ({error.strerror}); give a writable --out"
-        ) from None
-    checks.require(os.access(folder, os.W_OK), f"cannot write to {folder}; give a writable --out")
-
-
 def store(outcomes: Sequence[Outcome], folder: Path, *, size: str) -> None:
     """Keep the rows of checks as Parquet, and bring `verdicts.json` and `verdicts.md` up to date.
 
     Verdicts of other checks stay: the JSON holds the last of each, with its size and the digest of
-    the program that found it; the Markdown shows those of the size and program stored now.
+    the program that found it; the Markdown shows those of the size and program of now.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    codes = {name: provenance.check_digest(path) for name, path in run.list_checks().items()}
     known = {record["name"]: record for record in _stored(folder)}
     for outcome in outcomes:
-        record = as_record(outcome) | {"size": size, "code": provenance.code_digest()}
+        record = as_record(outcome) | {"size": size, "code": codes[outcome.name]}
         known[outcome.name] = record
         if outcome.finding is not None:
             rows = folder / f"{outcome.name}.parquet"
             outcome.finding.rows.to_parquet(rows.with_suffix(".part"), index=False)
             rows.with_suffix(".part").replace(rows)
-    order = {name: place for place, name in enumerate(run.list_checks())}
-    records = sorted(known.values(), key=lambda record: order.get(record["name"], len(order)))
+    records = [known[name] for name in codes if name in known]
     everything = {"provenance": provenance.provenance(), "checks": records}
-    same = [r for r in records if (r["size"], r["code"]) == (size, provenance.code_digest())]
+    same = [r for r in records if (r["size"], r["code"]) == (size, codes[r["name"]])]
     for name, text in (
         (f"{VERDICTS}.json", json.dumps(everything, indent=1, allow_nan=False) + "\n"),
         (f"{VERDICTS}.md", markdown(same)),
