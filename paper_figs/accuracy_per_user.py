@@ -21,6 +21,7 @@ import scipy.stats
 from matplotlib.axes import Axes
 
 from simrlhf.core import checks
+from simrlhf.study import figures
 
 NAME = "accuracy_per_user"
 REFERENCE = "global"
@@ -66,11 +67,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     figure.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
     caption = _caption(per_user, summary, settings)
     figure.suptitle(textwrap.fill(caption, int(_LETTERS_PER_INCH * width)), fontsize=9)
-    paths = [Path(out) / f"{NAME}.{kind}" for kind in ("png", "pdf")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
-    return paths
+    return figures.save(figure, Path(out), NAME)
 
 
 def _read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:

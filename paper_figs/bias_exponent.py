@@ -11,10 +11,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from simrlhf.core import statistics
+from simrlhf.study import figures
 from simrlhf.study.checking.report import read_rows
 
 CHECKS = ("a2",)
@@ -33,7 +33,10 @@ def draw(results: Path, out: Path) -> list[Path]:
     for features, (colour, marker, label) in STYLES.items():
         mine = rows[rows["features"] == features]
         table = mine.groupby("tail")["dist"].quantile([0.0, 0.5, 1.0]).unstack()
-        slope = slope_in_tail(mine[mine["tail"] <= _REGIME])
+        kept = mine[mine["tail"] <= _REGIME]
+        slope = statistics.mean_slope(
+            kept["tail"], kept["dist"], kept["repetition"], confidence=0.99
+        )
         axis.errorbar(
             table.index.to_numpy(),
             table[0.5],
@@ -60,21 +63,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     axis.grid(True, which="major", color="#DDDDDD", lw=0.5)
     axis.legend(fontsize=9, frameon=False)
     axis.set_title(_caption(rows), fontsize=9)
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f"bias_exponent.{kind}" for kind in ("png", "pdf")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
-    return paths
-
-
-def slope_in_tail(rows: pd.DataFrame) -> statistics.Interval:
-    """Slope of log dist on log tail: the mean over worlds, with a t interval."""
-    slopes = [
-        statistics.log_log_slope(mine["tail"].to_numpy(), mine["dist"].to_numpy()).estimate
-        for _, mine in rows.groupby("repetition")
-    ]
-    return statistics.mean_interval(np.array(slopes), confidence=0.99)
+    return figures.save(figure, out, "bias_exponent")
 
 
 def _caption(rows: pd.DataFrame) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from simrlhf import testing
 from simrlhf.core import checks
+from simrlhf.study import figures
 from simrlhf.study.checking.report import FOLDER
 
 _COLUMNS = 4
@@ -90,11 +91,7 @@ def _figure(one: _Printed, rows: pd.DataFrame, out: Path) -> list[Path]:
     for first in axes[:, 0]:
         first.set_ylabel(f"measured / bound\n(${one.constant}$ needed)", fontsize=9)
     figure.suptitle(f"{one.title}\n{_caption(rows, one)}", fontsize=9)
-    paths = [out / f"calibrated_{one.check}.{kind}" for kind in ("png", "pdf")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
-    return paths
+    return figures.save(figure, out, f"calibrated_{one.check}")
 
 
 def _covering(rows: pd.DataFrame) -> float:

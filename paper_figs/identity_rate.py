@@ -11,10 +11,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from simrlhf.core import statistics
+from simrlhf.study import figures
 from simrlhf.study.results import fitted, load_results, require_one_world
 
 STUDY = "identity_rate"
@@ -29,7 +29,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     for (colour, marker), (n_pairs, mine) in zip(STYLES, rows.groupby("n_pairs"), strict=False):
         table = mine.groupby("n_users")["largest_sine"].quantile([0.0, 0.5, 1.0]).unstack()
         total, middle = table.index.to_numpy() * n_pairs, table[0.5].to_numpy()
-        slope = slope_in_users(mine)
+        slope = statistics.mean_slope(mine["n_users"], mine["largest_sine"], mine["repetition"])
         axis.errorbar(
             total,
             middle,
@@ -49,21 +49,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     axis.grid(True, which="major", color="#DDDDDD", lw=0.5)
     axis.legend(fontsize=9, frameon=False)
     axis.set_title(_caption(rows), fontsize=9)
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f"{STUDY}.{kind}" for kind in ("png", "pdf")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
-    return paths
-
-
-def slope_in_users(rows: pd.DataFrame) -> statistics.Interval:
-    """Slope of log sine on log N at one n: the mean over repetitions, with a t interval."""
-    slopes = [
-        statistics.log_log_slope(mine["n_users"].to_numpy(), mine["largest_sine"].to_numpy())
-        for _, mine in rows.groupby("repetition")
-    ]
-    return statistics.mean_interval(np.array([slope.estimate for slope in slopes]))
+    return figures.save(figure, out, STUDY)
 
 
 def _caption(rows: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from simrlhf.core import checks
+from simrlhf.study import figures
 from simrlhf.study.results import fitted, load_results, require_one_world
 
 STUDY = "subspace_vs_pairs"
@@ -61,12 +62,7 @@ def draw(results: Path, out: Path) -> list[Path]:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     figure.suptitle(_caption(rows, len(everything) - len(rows)), fontsize=9)
-    paths = [out / f"{STUDY}.{kind}" for kind in ("png", "pdf")]
-    out.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
-    return paths
+    return figures.save(figure, out, STUDY)
 
 
 def _distances(axis: Axes, rows: pd.DataFrame, constant: float) -> None:

@@ -11,11 +11,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from simrlhf.core import statistics
+from simrlhf.study import figures
 from simrlhf.study.checking.report import read_rows
 
 CHECKS = ("a12",)
@@ -48,19 +48,16 @@ def draw(results: Path, out: Path) -> list[Path]:
         axis.legend(fontsize=8, frameon=False, loc="lower left")
     axes[0, 0].set_ylabel(r"subspace distance  dist$(\hat B, B^\diamond)$")
     figure.suptitle(_caption(rows), fontsize=9)
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f"users.{kind}" for kind in ("png", "pdf")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
-    return paths
+    return figures.save(figure, out, "users")
 
 
 def _distances(axis: Axes, rows: pd.DataFrame) -> None:
     for (colour, marker), (n_pairs, mine) in zip(STYLES, rows.groupby("n_pairs"), strict=False):
         table = mine.groupby("n_users")["dist"].quantile([0.25, 0.5, 0.75]).unstack()
         users, middle = table.index.to_numpy(), table[0.5].to_numpy()
-        slope = slope_in_users(mine)
+        slope = statistics.mean_slope(
+            mine["n_users"], mine["dist"], mine["repetition"], confidence=0.99
+        )
         axis.errorbar(
             users,
             middle,
@@ -77,15 +74,6 @@ def _distances(axis: Axes, rows: pd.DataFrame) -> None:
         scale = middle[0] / bracket.iloc[0]
         axis.plot(users, scale * bracket, "-.", color=colour, lw=1.0)
     axis.plot([], [], "-.", color="#555555", lw=1.0, label="Theorem 4.1 through the first point")
-
-
-def slope_in_users(rows: pd.DataFrame) -> statistics.Interval:
-    """Slope of log dist on log N: the mean over worlds, with a t interval."""
-    slopes = [
-        statistics.log_log_slope(mine["n_users"].to_numpy(), mine["dist"].to_numpy()).estimate
-        for _, mine in rows.groupby("repetition")
-    ]
-    return statistics.mean_interval(np.array(slopes), confidence=0.99)
 
 
 def _caption(rows: pd.DataFrame) -> str:

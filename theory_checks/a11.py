@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from simrlhf import testing, theory
-from simrlhf.core.statistics import log_log_slope, mean_interval
+from simrlhf.core.statistics import mean_slope
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import fit
 from simrlhf.metrics import Instance, measure_instance, recovery
@@ -155,11 +155,8 @@ def _drift(rows: pd.DataFrame, unit: pd.DataFrame) -> tuple[Judgement, Any]:
         tolerance=1e-5,
         statement="constant that covers in every unit",
     )
-    slopes = [
-        log_log_slope(mine["scale"], mine["constant"]).estimate
-        for _, mine in rows.groupby("repetition")
-    ]
-    return needed, mean_interval(np.array(slopes), confidence=0.99)
+    drift = mean_slope(rows["scale"], rows["constant"], rows["repetition"], confidence=0.99)
+    return needed, drift
 
 
 def _with_bounds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -78,7 +78,10 @@ def judge(measured: dict[str, Any]) -> Finding:
         tolerance=_QUADRATIC,
         statement="the chi-square sum over the squared tail",
     )
-    exponent, linear = (_exponent(rows, name) for name in ("chi_square", "lemma_4"))
+    exponent, linear = (
+        statistics.mean_slope(rows["tail"], rows[name], rows["repetition"], confidence=0.99)
+        for name in ("chi_square", "lemma_4")
+    )
     small = rows[rows["tail"] == _INFORMING_TAIL]
     n_star = informative_from(
         DELTA, chi_square_per_pair=(small["chi_square"] / small["total"]).mean()
@@ -98,14 +101,6 @@ def judge(measured: dict[str, Any]) -> Finding:
         ),
         rows=rows,
     )
-
-
-def _exponent(rows: pd.DataFrame, name: str) -> statistics.Interval:
-    slopes = [
-        statistics.log_log_slope(mine["tail"].to_numpy(), mine[name].to_numpy()).estimate
-        for _, mine in rows.groupby("repetition")
-    ]
-    return statistics.mean_interval(np.array(slopes), confidence=0.99)
 
 
 def _row(tail: float, repetition: int, run: LikelihoodRun) -> dict[str, Any]:

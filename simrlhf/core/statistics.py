@@ -75,6 +75,25 @@ def log_log_slope(x: np.ndarray, y: np.ndarray, *, confidence: float = 0.95) -> 
     return Interval(float(slope), float(slope - half), float(slope + half))
 
 
+def mean_slope(
+    x: np.ndarray, y: np.ndarray, repetition: np.ndarray, *, confidence: float = 0.95
+) -> Interval:
+    """Mean over repetitions of each one's `log_log_slope`, with a Student-t interval.
+
+    Right where the values of one repetition hang together, as on nested samples of one world.
+
+    Args:
+        x, y: positive values `(P,)`.
+        repetition: whose value each is, `(P,)`; two repetitions or more.
+    """
+    x, y, repetition = np.asarray(x), np.asarray(y), np.asarray(repetition)
+    each = [
+        log_log_slope(x[mine], y[mine]).estimate
+        for mine in (repetition == which for which in np.unique(repetition))
+    ]
+    return mean_interval(np.array(each), confidence=confidence)
+
+
 def _confidence(value: float) -> float:
     return checks.real("confidence", value, low=0.0, high=1.0, remedy="for instance 0.95")
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simrlhf.core import checks
 from simrlhf.study import shipped
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def list_figures() -> dict[str, str]:
@@ -30,6 +34,18 @@ def draw_figure(name: str, results: Path, out: Path) -> list[Path]:
     """
     script = _scripts()[checks.choice("figure", name, _scripts())]
     return shipped.load_script(script).draw(results, out)
+
+
+def save(figure: Figure, out: Path, name: str) -> list[Path]:
+    """Write a figure as `name.png` and `name.pdf` into the folder `out`, and close it."""
+    from matplotlib import pyplot as plt
+
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / f"{name}.{kind}" for kind in ("png", "pdf")]
+    for path in paths:
+        figure.savefig(path, dpi=160)
+    plt.close(figure)
+    return paths
 
 
 def _scripts() -> dict[str, Path]:

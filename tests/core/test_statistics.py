@@ -92,6 +92,16 @@ def test_the_slope_interval_covers_as_often_as_it_says(rng):
     assert np.mean(normals) < 0.95 - 4 * error  # four points need Student's t, not the normal law
 
 
+def test_mean_slope_takes_repetitions_as_its_unit(rng):
+    x, repetition = np.tile([1.0, 10.0, 100.0], 4), np.repeat(np.arange(4), 3)
+    # exact lines of different slopes and heights: only their mean is uncertain
+    slopes, heights = np.array([-0.4, -0.5, -0.6, -0.7]), rng.uniform(1.0, 9.0, 4)
+    y = heights[repetition] * x ** slopes[repetition]
+    found = statistics.mean_slope(x, y, repetition, confidence=0.9)
+    half = scipy.stats.t.ppf(0.95, 3) * slopes.std(ddof=1) / 2.0
+    np.testing.assert_allclose(found, [-0.55, -0.55 - half, -0.55 + half], rtol=1e-12)
+
+
 def test_more_confidence_is_a_wider_interval_around_the_same_slope(rng):
     x = np.geomspace(1.0, 100.0, 8)
     y = x * np.exp(rng.normal(0.0, 0.2, size=8))

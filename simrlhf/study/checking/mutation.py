@@ -144,7 +144,7 @@ def as_table(fates: list[Fate]) -> pd.DataFrame:
 
 def by_module(table: pd.DataFrame) -> pd.DataFrame:
     """Mutations of each module: all, caught, without effect, and the checks that caught them."""
-    return pd.DataFrame(
+    counts = pd.DataFrame(
         {
             "mutations": table.groupby("module").size(),
             "caught": table[table["caught_by"] != ""].groupby("module").size(),
@@ -154,6 +154,7 @@ def by_module(table: pd.DataFrame) -> pd.DataFrame:
             .agg(lambda names: " ".join(sorted(set(names)))),
         }
     ).fillna({"caught": 0, "no effect": 0, "by": ""})
+    return counts.astype({"caught": int, "no effect": int})
 
 
 class _Judged:
