@@ -72,6 +72,6 @@ def _caption(rows: pd.DataFrame) -> str:
         f"share_b, logistic link, soft labels, N = {one['n_users']}, n = {one['n_pairs']}, d1 = "
         f"{one['d1']}, d2 = 1, k = {one['rank']}, nu = {one['nu']:g}; "
         f"{rows['repetition'].nunique()} worlds.\n"
-        "Points: median over worlds; bars: their range; slopes up to the tail "
-        f"{_REGIME:g} (left of the grey zone): mean over worlds, 99 % interval."
+        "Points: median over worlds; bars: their range.\nSlopes: up to the tail "
+        f"{_REGIME:g}, left of the grey zone; mean over worlds, 99 % interval."
     )

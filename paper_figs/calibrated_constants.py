@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from simrlhf import testing
@@ -88,6 +89,9 @@ def _figure(one: _Printed, rows: pd.DataFrame, out: Path) -> list[Path]:
         _panel(place, axis, rows[rows["swept"] == axis], constant)
     for place in axes.flat[len(swept) :]:
         place.set_axis_off()
+    low, high = np.log10(axes[0, 0].get_ylim())
+    if high - low < 1.0:  # a scale without a number on it says nothing: whole decades
+        axes[0, 0].set_ylim(10.0 ** np.floor(low), 10.0 ** np.ceil(high))
     for first in axes[:, 0]:
         first.set_ylabel(f"measured / bound\n(${one.constant}$ needed)", fontsize=9)
     figure.suptitle(f"{one.title}\n{_caption(rows, one)}", fontsize=9)
@@ -122,7 +126,7 @@ def _panel(place: Any, axis: str, rows: pd.DataFrame, largest: float | None) -> 
     else:
         place.set_xlim(0.5 * values[0], 2.0 * values[0])
     place.set_xticks(values, [f"{value:g}" for value in values], fontsize=8)
-    place.minorticks_off()
+    place.xaxis.minorticks_off()
     place.set_xlabel(_LABELS[axis], fontsize=8)
     place.grid(True, which="major", color="#DDDDDD", lw=0.5)
 
