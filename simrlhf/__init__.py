@@ -12,6 +12,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "WorldConfig": "simrlhf.world",
+    "DecisionConfig": "simrlhf.world",
+    "MDP": "simrlhf.world",
+    "Behaviours": "simrlhf.world",
     "World": "simrlhf.world",
     "make_world": "simrlhf.world",
     "sample_preferences": "simrlhf.sampling",
@@ -32,10 +35,10 @@ _HOMES = {
     "InputError": "simrlhf.core.checks",
     "load_results": "simrlhf.study",
 }
-_PACKAGES = ("theory", "metrics", "study", "testing")
+_PACKAGES = ("theory", "metrics", "policy", "study", "testing")
 
 if TYPE_CHECKING:
-    from simrlhf import metrics, study, testing, theory
+    from simrlhf import metrics, policy, study, testing, theory
     from simrlhf.core.checks import InputError
     from simrlhf.core.subspaces import principal_angles, subspace_distance
     from simrlhf.data import Preferences, load_preferences
@@ -53,9 +56,12 @@ if TYPE_CHECKING:
     )
     from simrlhf.sampling import sample_preferences
     from simrlhf.study import load_results
-    from simrlhf.world import World, WorldConfig, make_world
+    from simrlhf.world import MDP, Behaviours, DecisionConfig, World, WorldConfig, make_world
 
 __all__ = [
+    "MDP",
+    "Behaviours",
+    "DecisionConfig",
     "FitResult",
     "FitStatus",
     "InputError",
@@ -72,6 +78,7 @@ __all__ = [
     "load_results",
     "make_world",
     "metrics",
+    "policy",
     "principal_angles",
     "sample_preferences",
     "standard_errors",

@@ -12,8 +12,10 @@ import numpy as np
 from simrlhf.core import checks, numerics, streams
 from simrlhf.core.links import Link
 from simrlhf.data.preferences import Preferences
+from simrlhf.world.config import TRAJECTORIES
 from simrlhf.world.feature_laws import draw_features
 from simrlhf.world.generation import World
+from simrlhf.world.trajectories import TrajectoryLaw, draw_differences, trajectory_law
 
 # pairs drawn over pairs wanted, from which on users are drawn in groups
 _LARGEST_WASTE = 4
@@ -45,6 +47,11 @@ def sample_preferences(
     features = np.empty((int(offsets[-1]), config.d1, config.d2))
     labels = np.empty(int(offsets[-1]))
     with numerics.float64_scope():
+        law = None
+        if config.features == TRAJECTORIES:
+            assert world.mdp is not None
+            assert world.behaviours is not None
+            law = trajectory_law(world.mdp, world.behaviours, config.n_users)
         feature_keys, label_keys = (
             _user_keys(streams.stream(seed, purpose), config.n_users)
             for purpose in ("features", "labels")
@@ -56,6 +63,8 @@ def sample_preferences(
                 jnp.asarray(world.theta[members].reshape(-1, size)),
                 root=None if world.feature_root is None else jnp.asarray(world.feature_root),
                 law=config.features,
+                trajectories=law and law._replace(start=law.start[members]),
+                shared_start=world.behaviours is None or world.behaviours.shared_start,
                 link=world.link,
                 noise=jnp.asarray(config.noise),
                 n_pairs=height,
@@ -103,7 +112,7 @@ def _user_keys(root: jax.Array, n_users: int) -> jax.Array:
     return jax.vmap(lambda user: jax.random.fold_in(root, user))(jnp.arange(n_users))
 
 
-@partial(jax.jit, static_argnames=("law", "link", "n_pairs", "soft"))
+@partial(jax.jit, static_argnames=("law", "shared_start", "link", "n_pairs", "soft"))
 def _draw(
     feature_keys: jax.Array,
     label_keys: jax.Array,
@@ -111,14 +120,20 @@ def _draw(
     *,
     root: jax.Array | None = None,
     law: str,
+    trajectories: TrajectoryLaw | None = None,
+    shared_start: bool = True,
     link: Link,
     noise: jax.Array,
     n_pairs: int,
     soft: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    def one_user(keys: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        feature_key, label_key, reward = keys
-        x = draw_features(feature_key, law=law, n_pairs=n_pairs, size=reward.size, root=root)
+    def one_user(given: tuple) -> tuple[jax.Array, jax.Array]:
+        feature_key, label_key, reward, start = given
+        if trajectories is None:
+            x = draw_features(feature_key, law=law, n_pairs=n_pairs, size=reward.size, root=root)
+        else:
+            mine = trajectories._replace(start=start)
+            x = draw_differences(feature_key, mine, n_pairs=n_pairs, shared_start=shared_start)
         mean = link.mean(x @ reward)
         if soft:
             return x, mean
@@ -126,4 +141,5 @@ def _draw(
             return x, (jax.random.uniform(label_key, (n_pairs,)) < mean).astype(x.dtype)
         return x, mean + noise * jax.random.normal(label_key, (n_pairs,))
 
-    return jax.lax.map(one_user, (feature_keys, label_keys, theta))
+    starts = None if trajectories is None else trajectories.start
+    return jax.lax.map(one_user, (feature_keys, label_keys, theta, starts))

@@ -6,13 +6,16 @@ import math
 from dataclasses import dataclass
 
 from simrlhf.core import checks, links
+from simrlhf.world.decision_config import DecisionConfig
 
 TAIL_SHAPES = ("flat", "power")
 USER_NORMS = ("random", "equal", "lognormal")
-POPULATIONS = ("haar", "core", "clusters", "mixture", "minority")
+POPULATIONS = ("haar", "core", "clusters", "mixture", "minority", "signs")
 # those with E[vec x vec x'] = I, and the others
 ISOTROPIC_LAWS = ("gaussian", "sphere", "bounded")
 FEATURE_LAWS = (*ISOTROPIC_LAWS, "anisotropic", "degenerate")
+# differences of trajectories, whose law is the decision problem's
+TRAJECTORIES = "trajectories"
 # a factor exp(5 z) spans ten orders of magnitude over a hundred users
 _WIDEST_SPREAD = 5.0
 MINORITY_SHARE = 0.1
@@ -45,7 +48,8 @@ class WorldConfig:
             right space of dimension k too, `Delta_i = U C_i V'`; `"clusters"`, the users of
             a group share one Delta; `"mixture"`, `Delta_i = sum_j a_ij C_j` with rows
             `a_i ~ Dirichlet(concentration)`; `"minority"`, the last of the directions is carried by
-            `minority_share` of the users alone. The tail deviates from all of these.
+            `minority_share` of the users alone; `"signs"`, every coordinate of a user in `B^<>` is
+            `+-sqrt(nu)`, in patterns of a Hadamard matrix. The tail deviates from all of these.
         n_groups: `K` of clusters and mixture; `rank` by default.
         concentration: parameter of the Dirichlet law, for each of the `K` components.
         minority_share: share of the users that carries the last direction, 0.1 by default; of
@@ -63,10 +67,12 @@ class WorldConfig:
             have `E[vec x vec x'] = I`. `"anisotropic"`: Gaussian, `E[vec x vec x'] = S (x) I` with
             Haar directions and geometric eigenvalues of S, its trace d1. `"degenerate"`: Gaussian,
             without the component along one direction of R^d1, at 45 degrees to `B^<>`.
+            `"trajectories"`: differences of two trajectories of the decision problem's behaviours.
         feature_condition: largest over smallest eigenvalue of the anisotropic S.
         link: `"logistic"`, `"probit"`, `"laplace"`, `"label_flip"` (`"label_flip:0.2"` for a rate
             of 0.2) or `"identity"`.
         noise: standard deviation of the labels under the identity link.
+        decision: the decision problem in which values are measured, or `None` for none.
     """
 
     n_users: int = 32
@@ -92,6 +98,7 @@ class WorldConfig:
     feature_condition: float = 10.0
     link: str = "logistic"
     noise: float = 1.0
+    decision: DecisionConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_users", "d1", "d2"):
@@ -125,7 +132,15 @@ class WorldConfig:
         self._check_population()
 
     def _check_features(self) -> None:
-        checks.choice("features", self.features, FEATURE_LAWS)
+        checks.choice("features", self.features, (*FEATURE_LAWS, TRAJECTORIES))
+        checks.require(
+            self.decision is None or isinstance(self.decision, DecisionConfig),
+            f"decision must be a DecisionConfig or None, got {type(self.decision).__name__}",
+        )
+        checks.require(
+            self.features != TRAJECTORIES or self.decision is not None,
+            "features = 'trajectories' needs a decision problem; give decision = DecisionConfig()",
+        )
         checks.real(
             "feature_condition", self.feature_condition, low=1.0, remedy="1 is the gaussian law"
         )
@@ -157,7 +172,24 @@ class WorldConfig:
                 "set user by user, which would undo who shares what with whom; set "
                 f"{name} = {usual!r}",
             )
-        if self.population == "minority":
+        if self.population == "signs":
+            checks.require(
+                self.n_users & (self.n_users - 1) == 0 and self.rank <= self.n_users,
+                f"population = 'signs' needs N a power of two and at least k = {self.rank}, got "
+                f"{self.n_users}: rows of a Hadamard matrix are orthogonal",
+            )
+            for name, value, wanted in (
+                ("d2", self.d2, 1),
+                ("condition", self.condition, 1.0),
+                ("tail", self.tail, 0.0),
+                ("deficiency", self.deficiency, 0),
+            ):
+                checks.require(
+                    value == wanted,
+                    f"population = 'signs' needs {name} = {wanted:g}, got {value:g}: all its "
+                    "singular values are equal",
+                )
+        elif self.population == "minority":
             checks.require(
                 self.minority_size >= 1,
                 f"minority_share = {self.minority_share or MINORITY_SHARE:g} of N = {self.n_users} "

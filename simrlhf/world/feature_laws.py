@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simrlhf.world import populations
-from simrlhf.world.config import ISOTROPIC_LAWS, WorldConfig
+from simrlhf.world.config import ISOTROPIC_LAWS, TRAJECTORIES, WorldConfig
 
 
 @partial(jax.jit, static_argnames=("law", "n_pairs", "size"))
@@ -50,7 +50,7 @@ def feature_root(
 
     Memory and work are those of a dense `d1 x d1` matrix and its QR.
     """
-    if config.features in ISOTROPIC_LAWS:
+    if config.features in (*ISOTROPIC_LAWS, TRAJECTORIES):
         return None
     d1 = config.d1
     if config.features == "anisotropic":

@@ -9,8 +9,11 @@ import numpy as np
 from simrlhf.core import checks, numerics, streams
 from simrlhf.core.links import Link, get_link
 from simrlhf.world import spectra
-from simrlhf.world.config import WorldConfig
+from simrlhf.world.behaviours import Behaviours
+from simrlhf.world.config import TRAJECTORIES, WorldConfig
+from simrlhf.world.decisions import Truth, make_decisions
 from simrlhf.world.feature_laws import feature_root
+from simrlhf.world.mdp import MDP
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,8 @@ class World:
         memberships: `A (N, K)` of clusters and mixtures: but for a tail, `Delta_i = sum_j a_ij C_j`
             exactly. Of a minority `(N, 2)`: its users have a 1 in the second column. Else `None`.
         feature_root: `L (d1, d1)` of features `x = L g`, or `None` where `E[vec x vec x'] = I`.
+        mdp, behaviours: the decision problem, and the policies that are compared in it; `None`
+            where the config has no decision problem.
         count_factors: `(N,)` the users' shares `n_i / n` of the pairs, or `None` for equal ones.
     """
 
@@ -40,6 +45,8 @@ class World:
     memberships: np.ndarray | None = None
     feature_root: np.ndarray | None = None
     count_factors: np.ndarray | None = None
+    mdp: MDP | None = None
+    behaviours: Behaviours | None = None
 
     @property
     def theta(self) -> np.ndarray:
@@ -62,7 +69,15 @@ class World:
 
     @property
     def feature_covariance(self) -> np.ndarray:
-        """`S (d1, d1)` with `E[vec x vec x'] = S (x) I_{d2}`."""
+        """`S (d1, d1)` with `E[vec x vec x'] = S (x) I_{d2}`.
+
+        Raises:
+            InputError: features are differences of trajectories; see `policy.pair_moments`.
+        """
+        checks.require(
+            self.features != TRAJECTORIES,
+            "features = 'trajectories' have no covariance S (x) I; take policy.pair_moments",
+        )
         if self.feature_root is None:
             return np.eye(self.config.d1)
         return self.feature_root @ self.feature_root.T
@@ -79,10 +94,13 @@ class World:
         return np.maximum(1, np.floor(n_pairs * self.count_factors + 0.5).astype(np.int64))
 
 
-def make_world(config: WorldConfig, seed: int = 0) -> World:
+def make_world(config: WorldConfig, seed: int = 0, *, mdp: MDP | None = None) -> World:
     """Draw a world: exact singular values, Haar left directions, right ones as the population has.
 
-    Deviations are the same whatever the features and counts are.
+    Deviations are the same whatever the features, counts and decisions are.
+
+    Args:
+        mdp: the decision problem, where `config.decision.mdp` is `"given"` or `"texts"`.
 
     Raises:
         InputError: the spectrum, the tail or the norm bound asked for cannot exist.
@@ -94,12 +112,19 @@ def make_world(config: WorldConfig, seed: int = 0) -> World:
     values = spectra.singular_values(config)
     spectra.user_norm_target(config, values)
     with numerics.float64_scope():
-        random, of_features, of_counts = (
-            streams.generator(seed, purpose) for purpose in ("world", "feature law", "counts")
+        random, of_features, of_counts, of_decisions = (
+            streams.generator(seed, purpose)
+            for purpose in ("world", "feature law", "counts", "decisions")
         )
     delta, basis, memberships = spectra.matrix_with_spectrum(config, values, random)
     base = random.standard_normal((config.d1, config.d2))
     base *= config.base_norm / np.linalg.norm(base)
+    decisions = (None, None)
+    if config.decision is not None:
+        truth = Truth(base + delta, basis)
+        decisions = make_decisions(config.decision, truth, of_decisions, mdp)
+    else:
+        checks.require(mdp is None, "make_world got an mdp, and the config has no decision problem")
     return World(
         config,
         base,
@@ -110,6 +135,8 @@ def make_world(config: WorldConfig, seed: int = 0) -> World:
         memberships=memberships,
         feature_root=feature_root(config, basis, of_features),
         count_factors=_count_factors(config, of_counts),
+        mdp=decisions[0],
+        behaviours=decisions[1],
     )
 
 

@@ -12,6 +12,7 @@ with equal rows of A have equal Deltas.
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 
 from simrlhf.core import checks
 from simrlhf.world.config import WorldConfig
@@ -43,6 +44,8 @@ def right_directions(
         leading = _nearest_orthonormal(scales[:, None] * random.standard_normal((rows, top)))
     elif config.population == "core":
         leading = _on_a_shared_side(config, top, random)
+    elif config.population == "signs":
+        leading = _signs(config, random)
     elif config.population == "minority":
         memberships = _two_parts(config, random)
         leading = _with_a_minority(config, memberships[:, 1] > 0, top, random)
@@ -106,6 +109,14 @@ def _on_a_shared_side(config: WorldConfig, columns: int, random: np.random.Gener
     cores = haar(config.n_users * config.rank, columns, random)
     cores = cores.reshape(config.n_users, config.rank, columns)
     return np.einsum("bk,nkr->nbr", side, cores).reshape(-1, columns)
+
+
+def _signs(config: WorldConfig, random: np.random.Generator) -> np.ndarray:
+    """k columns of a Hadamard matrix over `sqrt(N)`, but the constant one if that can be spared."""
+    patterns = scipy.linalg.hadamard(config.n_users) / np.sqrt(config.n_users)
+    others = 1 + random.permutation(config.n_users - 1)
+    chosen = np.append(others, 0)[: config.rank]
+    return patterns[random.permutation(config.n_users)][:, chosen]
 
 
 def _two_parts(config: WorldConfig, random: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""The two policies whose trajectories users compare, and knobs that make their coverage bad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simrlhf.core import checks
+from simrlhf.world.mdp import MDP
+
+BEHAVIOURS = ("uniform", "contrast", "careful")
+
+
+@dataclass(frozen=True, eq=False)
+class Behaviours:
+    """Where comparisons come from: `tau_0 ~ mu_0`, `tau_1 ~ mu_1`, independent but for the start.
+
+    Attributes:
+        first, second: `mu_0, mu_1 (H, S, A)`.
+        shared_start: whether both trajectories of a pair begin in one state, as two responses to
+            one prompt do; otherwise their first states are independent.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    shared_start: bool = True
+
+    @classmethod
+    def of(
+        cls, mdp: MDP, first: np.ndarray, second: np.ndarray, *, shared_start: bool = True
+    ) -> Behaviours:
+        """Policies of an MDP, checked to be such."""
+        shape = (mdp.horizon, mdp.n_states, mdp.n_actions)
+        for name, policy in (("first", first), ("second", second)):
+            mdp.require_policy(name, policy)
+            checks.shape(name, np.asarray(policy), shape, remedy="one policy for all users")
+        return cls(np.asarray(first, float), np.asarray(second, float), shared_start)
+
+
+def make_behaviours(mdp: MDP, kind: str, *, coverage: float, shared_start: bool) -> Behaviours:
+    """Behaviour policies that compare all actions, or hardly any.
+
+    * `uniform`: both policies `coverage / A` everywhere, and the rest on action 0;
+    * `contrast`: the first policy as `uniform` but over the upper half of the actions, the second
+      over the lower half: no comparison of an action with itself;
+    * `careful`: the second policy always takes action 0; the first leaves it, for any other action,
+      with probability `coverage`.
+
+    Args:
+        coverage: in [0, 1]. At 0 only action 0 is seen, and concentrability is infinite but where
+            other trajectories have the same features.
+    """
+    checks.choice("behaviour", kind, BEHAVIOURS)
+    checks.real("coverage", coverage, low=0.0, high=1.0)
+    n_actions = mdp.n_actions
+    safe = np.eye(n_actions)[0]
+    if kind == "careful":
+        checks.require(n_actions > 1, "behaviour = 'careful' needs two actions or more")
+        others = (1.0 - safe) / (n_actions - 1)
+        laws = (1.0 - coverage) * safe + coverage * others, safe
+    elif kind == "contrast":
+        checks.require(n_actions > 1, "behaviour = 'contrast' needs two actions or more")
+        upper = np.arange(n_actions) >= n_actions // 2
+        laws = tuple(
+            (1.0 - coverage) * safe + coverage * half / half.sum() for half in (upper, ~upper)
+        )
+    else:
+        law = (1.0 - coverage) * safe + coverage / n_actions
+        laws = law, law
+    shape = (mdp.horizon, mdp.n_states, n_actions)
+    first, second = (np.broadcast_to(law, shape).copy() for law in laws)
+    return Behaviours(first, second, shared_start)
