@@ -17,17 +17,10 @@ from matplotlib.axes import Axes
 
 from simrlhf.core import checks
 from simrlhf.study import figures
+from simrlhf.study.curves import STYLES, measured
 from simrlhf.study.results import fitted, load_results, require_one_world
 
 STUDY = "subspace_vs_pairs"
-# colour-blind safe (Okabe and Ito); order of the legend
-STYLES = {
-    "oracle": ("#000000", "x", "oracle (basis given)"),
-    "share_b": ("#D55E00", "o", "share_b"),
-    "full": ("#0072B2", "s", "full"),
-    "local": ("#56B4E9", "D", "local"),
-    "global": ("#009E73", "v", "global"),
-}
 BOUND, SOUND, LIMIT, VACUOUS = "#CC79A7", "#7F3C8D", "#555555", "#EEEEEE"
 
 
@@ -80,7 +73,7 @@ def _distances(axis: Axes, rows: pd.DataFrame, constant: float) -> None:
         color="#555555",
     )
     # the oracle's distance is 0 by construction: it has no place on a logarithmic axis
-    _measured(axis, rows[rows["estimator"] != "oracle"], "subspace_distance")
+    measured(axis, rows[rows["estimator"] != "oracle"], "subspace_distance")
     if "oracle" in set(rows["estimator"]):
         axis.plot([], [], color=STYLES["oracle"][0], marker="x", lw=1.2, label=STYLES["oracle"][2])
     sound = shared.groupby("n_pairs")["s2_a_posteriori"].median()
@@ -98,31 +91,8 @@ def _distances(axis: Axes, rows: pd.DataFrame, constant: float) -> None:
 
 
 def _rewards(axis: Axes, rows: pd.DataFrame) -> None:
-    _measured(axis, rows, "reward_error")
+    measured(axis, rows, "reward_error")
     _limit(axis, rows[rows["estimator"] == "share_b"], "reward_limit")
-
-
-def _measured(axis: Axes, rows: pd.DataFrame, column: str) -> None:
-    for name, (colour, marker, label) in STYLES.items():
-        mine = rows[rows["estimator"] == name]
-        if mine.empty:
-            continue
-        table = mine.groupby("n_pairs")[column].quantile([0.25, 0.5, 0.75]).unstack()
-        n, middle = table.index.to_numpy(), table[0.5].to_numpy()
-        hollow = name == "local"  # coincides with full at d2 = 1: drawn around it, not over it
-        axis.errorbar(
-            n,
-            middle,
-            yerr=[middle - table[0.25], table[0.75] - middle],
-            color=colour,
-            marker=marker,
-            ms=9 if hollow else 5,
-            mfc="none" if hollow else colour,
-            lw=1.2,
-            capsize=2,
-            label=_label(name, label, mine),
-            zorder=4 if name == "share_b" else 3,
-        )
 
 
 def _limit(axis: Axes, shared: pd.DataFrame, column: str) -> None:
@@ -153,11 +123,6 @@ def _ceiling_name(rows: pd.DataFrame) -> str:
     """What a distance cannot exceed: `sqrt(min(k, d1 - k))`."""
     one = rows.iloc[0]
     return r"$\sqrt{k}$" if one["rank"] <= one["d1"] - one["rank"] else r"$\sqrt{d_1-k}$"
-
-
-def _label(name: str, label: str, rows: pd.DataFrame) -> str:
-    one = rows.iloc[0]
-    return "local (= full: d2 <= k)" if name == "local" and one["d2"] <= one["rank"] else label
 
 
 def _constant(rows: pd.DataFrame) -> float:

@@ -18,6 +18,7 @@ _HOMES = {
     "World": "simrlhf.world",
     "make_world": "simrlhf.world",
     "sample_preferences": "simrlhf.sampling",
+    "prompt_bandit": "simrlhf.prompts",
     "Preferences": "simrlhf.data",
     "load_preferences": "simrlhf.data",
     "fit": "simrlhf.estimators",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         standard_errors,
         train_first_order,
     )
+    from simrlhf.prompts import prompt_bandit
     from simrlhf.sampling import sample_preferences
     from simrlhf.study import load_results
     from simrlhf.world import MDP, Behaviours, DecisionConfig, World, WorldConfig, make_world
@@ -80,6 +82,7 @@ __all__ = [
     "metrics",
     "policy",
     "principal_angles",
+    "prompt_bandit",
     "sample_preferences",
     "standard_errors",
     "study",

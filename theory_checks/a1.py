@@ -120,7 +120,7 @@ def judge(measured: dict[str, Any]) -> Finding:
         f"{found['reward_error']:.2f}, so an accuracy eps takes eps^{1 / found['dist']:.1f} and "
         f"eps^{1 / found['reward_error']:.1f} pairs; Theorem 4.1 itself asks for 1/(nu eps^2). "
         f"1/eps is right of the excess log-loss (slope {found['excess_log_loss']:.2f}). The gap in "
-        "value, which depends on the margins, is not looked at here.",
+        "value depends on the margins: see A1v.",
         judgements=judgements,
         rows=rows,
         constants={f"slope_{name}": value for name, value in found.items()},

@@ -2,6 +2,7 @@
 
 from simrlhf.metrics.bounds import bounds_of_fit
 from simrlhf.metrics.coverage import coverage, has_intervals
+from simrlhf.metrics.decisions import decision_gaps
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
 from simrlhf.metrics.held_out import held_out
 from simrlhf.metrics.instance import Instance, measure_instance
@@ -12,6 +13,7 @@ __all__ = [
     "Instance",
     "bounds_of_fit",
     "coverage",
+    "decision_gaps",
     "efficiency_limits",
     "full_limit",
     "has_intervals",

@@ -11,7 +11,8 @@ from simrlhf import theory
 from simrlhf.core import checks
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult
-from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, label_precision
+from simrlhf.metrics.designs import label_precision
+from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits
 from simrlhf.metrics.instance import Instance, measure_instance
 from simrlhf.world import World
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from simrlhf.core import checks, numerics, streams
+from simrlhf.core import checks, streams
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FISHER_CLASSES, FitResult, standard_errors
+from simrlhf.sampling import sample_preferences
 from simrlhf.world import World
-from simrlhf.world.feature_laws import draw_features
 
 
 def coverage(
@@ -27,7 +27,7 @@ def coverage(
 
     Args:
         preferences: the pairs that `result` was fitted to.
-        n_features: features for each user, from the world's law (stream `coverage features`).
+        n_features: features for each user, drawn as its pairs are (stream `coverage features`).
         confidence: of the intervals.
         seed: of the features; the same ones serve every fit.
 
@@ -41,16 +41,13 @@ def coverage(
         InputError: as `standard_errors`.
     """
     n_features = checks.integer("n_features", n_features, low=1)
-    shape = (world.config.d1, world.config.d2)
-    with numerics.float64_scope():
-        drawn = draw_features(
-            streams.stream(seed, "coverage features"),
-            law=world.config.features,
-            n_pairs=world.n_users * n_features,
-            size=shape[0] * shape[1],
-        )
-    features = np.asarray(drawn).reshape(-1, *shape)
-    users = np.repeat(np.arange(world.n_users), n_features)
+    fresh = sample_preferences(
+        world,
+        np.full(world.n_users, n_features),
+        seed=int(streams.generator(seed, "coverage features").integers(2**62)),
+        soft=True,
+    )
+    features, users = fresh.features, fresh.users
     found = standard_errors(result, preferences).intervals(users, features, confidence)
     truth = np.einsum("mab,mab->m", world.theta[users], features)
     finite = np.isfinite(found.high)

@@ -8,10 +8,19 @@ from typing import NamedTuple
 import numpy as np
 
 from simrlhf import theory
-from simrlhf.world import World, WorldConfig
+from simrlhf.metrics.designs import (
+    MOST_IN_MATRICES,
+    has_informations,
+    informations,
+    label_precision,
+    matrix_numbers,
+    second_moments,
+)
+from simrlhf.world import World
+from simrlhf.world.config import TRAJECTORIES
 
-# numbers in one array of matrices of side d1 d2 for each user; several live at once
-MOST_IN_MATRICES = 2**26
+# below this share of the largest eigenvalue an information says nothing of a direction
+_UNSEEN = 1e-10
 
 
 class EfficiencyLimits(NamedTuple):
@@ -35,7 +44,8 @@ def efficiency_limits(
 
     They hold for a truth without a tail, in the interior of the norm bound. NaN where there is no
     such limit (L1 and L2 of share-B under a deficient rank), where it has no closed form (bounded
-    features under a preference link), and where a base model would take more than 0.5 GB of
+    features under a preference link; trajectories of more than one step, or that leave directions
+    unseen), and where a base model would take more than 0.5 GB of
     matrices (`matrix_numbers`).
 
     Args:
@@ -44,6 +54,8 @@ def efficiency_limits(
             which are taken exactly as `World.count_factors` without it.
     """
     factors = np.einsum("ak,nab->nkb", world.basis, world.delta[users])
+    if world.config.features == TRAJECTORIES:
+        return _of_trajectories(world, users, factors, _weights(world, users, n_pairs))
     law = information_law(world)
     if law is None or (world.theta_init.any() and matrix_numbers(world.config) > MOST_IN_MATRICES):
         return EfficiencyLimits(math.nan, math.nan, math.nan)
@@ -101,10 +113,30 @@ def _from_matrices(
     return EfficiencyLimits(subspace, float(shared.mean()), float(oracle.mean()))
 
 
-def matrix_numbers(config: WorldConfig) -> int:
-    """Numbers in the largest array that the limits of a world with a base model take."""
-    size, subspace = config.d1 * config.d2, (config.d1 - config.rank) * config.rank
-    return max(config.n_users * size * max(size, subspace), subspace**2)
+def _of_trajectories(
+    world: World, users: slice, factors: np.ndarray, weights: np.ndarray | None
+) -> EfficiencyLimits:
+    """From the listed pairs of a bandit whose comparisons see every direction."""
+    nothing = EfficiencyLimits(math.nan, math.nan, math.nan)
+    if not has_informations(world):
+        return nothing
+    found = informations(world)[users]
+    if world.config.deficiency or not sees_everything(found):
+        return nothing
+    covariance = second_moments(world)
+    covariance = np.broadcast_to(covariance, (world.n_users, *covariance.shape[1:]))[users]
+    given = (world.basis, factors, found, weights)
+    shared, oracle = (
+        np.einsum("npq,nqp->n", covariance, theory.reward_covariances(*given, kind=kind)).mean()
+        for kind in ("joint", "oracle")
+    )
+    return EfficiencyLimits(theory.subspace_limit(*given).value, float(shared), float(oracle))
+
+
+def sees_everything(matrices: np.ndarray) -> bool:
+    """Whether all have an inverse beyond rounding."""
+    values = np.linalg.eigvalsh(matrices)
+    return bool((values[:, 0] > _UNSEEN * values[:, -1]).all())
 
 
 def _weights(world: World, users: slice, n_pairs: int | None) -> np.ndarray | None:
@@ -120,6 +152,8 @@ def full_limit(world: World) -> float:
 
     NaN where `efficiency_limits` has no closed form.
     """
+    if world.config.features == TRAJECTORIES:
+        return _full_of_trajectories(world)
     law = information_law(world)
     if law is None:
         return math.nan
@@ -139,9 +173,15 @@ def full_limit(world: World) -> float:
     return float(found.full_reward.mean())
 
 
-def label_precision(world: World) -> float:
-    """What turns a loss into a negative log-likelihood: `1 / noise^2` for regression."""
-    return 1.0 if world.link.is_preference else world.config.noise**-2
+def _full_of_trajectories(world: World) -> float:
+    if not has_informations(world):
+        return math.nan
+    found = informations(world)
+    if not sees_everything(found):
+        return math.nan
+    each = np.trace(np.linalg.solve(found, second_moments(world)), axis1=1, axis2=2)
+    shares = 1.0 if world.count_factors is None else world.count_factors
+    return float(np.mean(each / shares))
 
 
 def information_law(world: World) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from simrlhf.estimators import FitResult
-from simrlhf.metrics.efficiency import label_precision
+from simrlhf.metrics.designs import label_precision
 from simrlhf.sampling import sample_preferences
 from simrlhf.world import World
 

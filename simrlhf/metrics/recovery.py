@@ -6,7 +6,9 @@ import numpy as np
 
 from simrlhf.core import checks, subspaces
 from simrlhf.estimators import FitResult
+from simrlhf.metrics.designs import second_moments
 from simrlhf.world import World
+from simrlhf.world.config import TRAJECTORIES
 
 
 def recovery(world: World, result: FitResult) -> dict[str, float]:
@@ -17,7 +19,8 @@ def recovery(world: World, result: FitResult) -> dict[str, float]:
         A.1 where the ranks agree; with more columns than the truth has, what of it they miss;
         `largest_sine`: the largest singular value of the same matrix;
         `reward_error`: `(mean_i E <E_i, x>^2)^{1/2}` with `E_i = Delta_hat_i - Delta_i`, under the
-        world's features: the root mean square of `||S^{1/2} E_i||_F`, `E[vec x vec x'] = S (x) I`;
+        world's features: the root mean square of `||S^{1/2} E_i||_F` where
+        `E[vec x vec x'] = S (x) I`, of `||E_i||_Sigma` for trajectories;
         `relative_error`: the same over that of `Delta = 0`;
         `largest_norm`: `max_i ||Delta_hat_i||_F`.
 
@@ -47,6 +50,10 @@ def recovery(world: World, result: FitResult) -> dict[str, float]:
 
 def _mean_reward(world: World, matrices: np.ndarray) -> float:
     """`(mean_i E <M_i, x>^2)^{1/2}`."""
+    if world.config.features == TRAJECTORIES:
+        flat = matrices.reshape(world.n_users, -1)
+        moments = np.broadcast_to(second_moments(world), (len(flat), *2 * flat.shape[1:]))
+        return float(np.sqrt(np.einsum("np,npq,nq->n", flat, moments, flat).mean()))
     root = world.feature_root
     seen = matrices if root is None else root.T @ matrices
     return float(np.sqrt(np.mean(np.sum(seen**2, axis=(1, 2)))))

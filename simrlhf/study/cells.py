@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +16,20 @@ import numpy as np
 from simrlhf.core import numerics, streams
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import ESTIMATORS, FitResult, fit_many
-from simrlhf.metrics import bounds_of_fit, coverage, has_intervals, held_out, recovery
+from simrlhf.metrics import (
+    bounds_of_fit,
+    coverage,
+    decision_gaps,
+    has_intervals,
+    held_out,
+    recovery,
+)
+from simrlhf.prompts import prompt_bandit
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.axes import Point
+from simrlhf.study.columns import world_columns
 from simrlhf.study.store import FAILED
-from simrlhf.world import World, make_world
+from simrlhf.world import MDP, World, WorldConfig, make_world
 
 Row = dict[str, Any]
 # settings of `fit` that an estimator takes only if its entry says so
@@ -153,10 +162,23 @@ def draw_seeds(seed: int, repetition: int) -> tuple[int, int]:
 
 def _samples(seed: int, draw: Draw) -> dict[int, _Sample]:
     of_world, of_sample = draw_seeds(seed, draw.repetition)
-    world = make_world(draw.point.world, seed=of_world)
+    world = make_world(draw.point.world, seed=of_world, mdp=_given(draw.point.world, of_world))
     everything = sample_preferences(world, draw.largest, seed=of_sample)
     sizes = {cell.n_pairs for cell in draw.cells.values()}
     return {n: _Sample(world, everything.switched_to_first(world.counts(n))) for n in sorted(sizes)}
+
+
+def _given(config: WorldConfig, seed: int) -> MDP | None:
+    """The decision problem that a world takes from outside: real prompts."""
+    decision = config.decision
+    if decision is None or decision.mdp != "texts":
+        return None
+    return prompt_bandit(
+        n_prompts=decision.n_states,
+        n_responses=decision.n_actions,
+        dimensions=config.d1,
+        seed=seed,
+    )
 
 
 def _fit_and_measure(cells: list[_Wanted], metrics: tuple[str, ...]) -> list[Row]:
@@ -230,7 +252,7 @@ def _identity(draw: Draw, key: str) -> Row:
         "repetition": draw.repetition,
         "estimator": cell.estimator,
         "n_pairs": cell.n_pairs,
-        **asdict(draw.point.world),
+        **world_columns(draw.point.world),
         **{f"fit_{name}": value for name, value in settings_of(draw.point.fit, cell.estimator)},
     }
 
@@ -262,11 +284,16 @@ def _coverage(world: World, preferences: Preferences, result: FitResult, _: int)
     return coverage(world, preferences, result) if has_intervals(result) else {}
 
 
+def _decisions(world: World, _: Preferences, result: FitResult, n_pairs: int) -> Row:
+    return decision_gaps(world, result, n_pairs=n_pairs)
+
+
 METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "recovery": _recovery,
     "bounds": _bounds,
     "held_out": _held_out,
     "coverage": _coverage,
+    "decisions": _decisions,
 }
 # what a study measures that does not say
 DEFAULT_METRICS = ("recovery", "bounds")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,15 +10,14 @@ import pandas as pd
 
 from simrlhf.core import checks, statistics
 from simrlhf.study import results, spec, terminal
+from simrlhf.study.columns import WORLD_COLUMNS
 from simrlhf.study.store import FAILED
-from simrlhf.world import WorldConfig
 
 # smaller is better in each
-COLUMNS = ("subspace_distance", "reward_error", "held_out_nll")
+COLUMNS = ("subspace_distance", "reward_error", "held_out_nll", "value_gap")
 # shown, but no competitors: the oracle is told the basis
 _GIVEN_THE_TRUTH = ("oracle",)
 _USUAL = "the usual setting"
-_SETTINGS = tuple(field.name for field in dataclasses.fields(WorldConfig))
 
 
 def compare(rows: pd.DataFrame, column: str, *, against: str = "share_b") -> pd.DataFrame:
@@ -62,7 +60,9 @@ def compare(rows: pd.DataFrame, column: str, *, against: str = "share_b") -> pd.
 
 def point_labels(rows: pd.DataFrame) -> pd.Series:
     """For every row the settings of its world and fit that differ from the study's usual ones."""
-    swept = [name for name in _SETTINGS if name in rows and rows[name].nunique(dropna=False) > 1]
+    swept = [
+        name for name in WORLD_COLUMNS if name in rows and rows[name].nunique(dropna=False) > 1
+    ]
     # settings that only differ from estimator to estimator make no points
     of_fits = [name for name in rows if str(name).startswith("fit_")]
     swept += [
@@ -101,7 +101,7 @@ def _at_every_setting(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     place = ["n_pairs", "estimator", "repetition"]
     once = ~rows.assign(point=labels)[["point", *place]].duplicated()
     rows, labels = rows[once], labels[once]
-    settings = rows[[name for name in _SETTINGS if name in rows]]
+    settings = rows[[name for name in WORLD_COLUMNS if name in rows]]
     plain = [str(tuple(map(_plain, line))) for line in settings.itertuples(index=False)]
     worlds = pd.Series(plain, index=rows.index)
     added, names = [rows], [labels]

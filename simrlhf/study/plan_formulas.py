@@ -11,7 +11,7 @@ import numpy as np
 from simrlhf import theory
 from simrlhf.core import checks
 from simrlhf.metrics import efficiency_limits, full_limit
-from simrlhf.metrics.efficiency import MOST_IN_MATRICES, matrix_numbers
+from simrlhf.metrics.designs import MOST_IN_MATRICES, matrix_numbers
 from simrlhf.world import World, WorldConfig, spectra
 from simrlhf.world.config import ISOTROPIC_LAWS
 

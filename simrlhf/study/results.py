@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import uuid
@@ -14,9 +13,9 @@ import pandas as pd
 
 from simrlhf.core import checks
 from simrlhf.study import provenance, runner, spec
+from simrlhf.study.columns import WORLD_COLUMNS
 from simrlhf.study.spec import StudySpec
 from simrlhf.study.store import FAILED, Store, Stored
-from simrlhf.world import WorldConfig
 
 DEFAULT_OUT = Path("results")
 _MANIFEST = "study.json"
@@ -140,7 +139,7 @@ def made_elsewhere(stored: Stored) -> str:
 
 def require_one_world(rows: pd.DataFrame, *, swept: tuple[str, ...] = ("n_users",)) -> None:
     """Refuse rows of several worlds or fit settings: a median over them would mix them silently."""
-    settings = [field.name for field in dataclasses.fields(WorldConfig)]
+    settings = [*WORLD_COLUMNS]
     settings += [name for name in rows.columns if name.startswith("fit_")]
     mixed = [
         name

@@ -17,19 +17,26 @@ from typing import Any
 from simrlhf.core import checks
 from simrlhf.estimators import ESTIMATORS
 from simrlhf.world.config import WorldConfig
+from simrlhf.world.decision_config import DecisionConfig
 
 SIZES = ("tiny", "smoke", "paper")
 _GRID = ("n_pairs", "estimators", "metrics", "repetitions", "seed", "zip")
 _FIT = ("norm_bound", "ridge", "penalty", "init", "max_iterations", "tol", "theta_init")
-_WORLD = tuple(field.name for field in fields(WorldConfig))
-_SECTIONS = {"grid": _GRID, "world": _WORLD, "fit": _FIT}
+_WORLD = tuple(field.name for field in fields(WorldConfig) if field.name != "decision")
+_DECISION = tuple(field.name for field in fields(DecisionConfig))
+_SECTIONS = {"grid": _GRID, "world": _WORLD, "decision": _DECISION, "fit": _FIT}
 _HEADINGS = ("title", "question", "cell")
 # fields that take integers
 WHOLE = {
     "grid.n_pairs",
     "fit.max_iterations",
     *(f"fit.{name}.max_iterations" for name in ESTIMATORS),
-    *(f"world.{field.name}" for field in fields(WorldConfig) if str(field.type).startswith("int")),
+    *(
+        f"{section}.{field.name}"
+        for section, config in (("world", WorldConfig), ("decision", DecisionConfig))
+        for field in fields(config)
+        if str(field.type).startswith("int")
+    ),
 }
 _NONE = {
     *("world.norm_bound", "world.n_groups", "world.minority_share"),

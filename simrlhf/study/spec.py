@@ -8,7 +8,7 @@ cell = "recovery"        # a cell function of simrlhf.study.cells
 [grid]
 n_pairs = {from = 50, to = 3200, points = 7}   # even in the logarithm; samples are nested
 estimators = ["share_b", "full"]
-metrics = ["recovery", "bounds"]               # these two by default; "held_out", "coverage" too
+metrics = ["recovery", "bounds"]               # by default; "held_out", "coverage", "decisions"
 repetitions = 5
 seed = 0
 zip = ["n_users", "d1"]                        # these two move together
@@ -17,6 +17,10 @@ zip = ["n_users", "d1"]                        # these two move together
 n_users = [8, 32]
 d1 = [20, 80]
 nu = [0.5, 1.0, 2.0]
+
+[decision]               # fields of DecisionConfig, for the metric "decisions"; swept as well
+mdp = "garnet"
+horizon = [2, 8]
 
 [fit]                    # settings passed to fit(); swept in the same way
 norm_bound = 3.0         # "none" where None is meant: TOML has no such value
@@ -55,6 +59,7 @@ from simrlhf.study.cells import (
 from simrlhf.study.settings import WHOLE, file_digest, or_none, read_settings, resolve
 from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
+from simrlhf.world.decision_config import DecisionConfig
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,11 @@ def build_study(
         checks.choice("metric", metric, METRICS)
     points = _points(settings)
     for point in points:
+        checks.require(
+            "decisions" not in metrics or point.world.decision is not None,
+            "metrics name 'decisions', and the study has no decision problem; give it a section "
+            "[decision] with a key mdp",
+        )
         for estimator in estimators:
             _check_class(point, estimator)
     return StudySpec(
@@ -183,7 +193,7 @@ def _points(settings: Mapping[str, Any]) -> tuple[Point, ...]:
     swept = {
         key: axes.axis_values(key, value, whole=key in WHOLE)
         for key, value in swept.items()
-        if key == "grid.n_pairs" or key.startswith(("world.", "fit."))
+        if key == "grid.n_pairs" or key.startswith(("world.", "decision.", "fit."))
     }
     groups = [
         [resolve(name, "zip") if "." not in name else name for name in group]
@@ -191,12 +201,12 @@ def _points(settings: Mapping[str, Any]) -> tuple[Point, ...]:
     ]
     sizes: dict[tuple, set[int]] = {}
     for line in axes.grid_points(swept, groups):
-        part: dict[str, dict[str, Any]] = {"world": {}, "fit": {}, "grid": {}}
+        part: dict[str, dict[str, Any]] = {"world": {}, "decision": {}, "fit": {}, "grid": {}}
         for key, value in line.items():
             section, _, name = key.partition(".")
             part[section][name] = or_none(key, value)
         n_pairs = checks.integer("n_pairs", part["grid"]["n_pairs"], low=1)
-        place = (_world(part["world"]), _checked_fit(part["fit"]))
+        place = (_world(part["world"], part["decision"]), _checked_fit(part["fit"]))
         sizes.setdefault(place, set()).add(n_pairs)
     return tuple(Point(world, fit, tuple(sorted(found))) for (world, fit), found in sizes.items())
 
@@ -255,8 +265,13 @@ def _check_class(point: Point, estimator: str) -> None:
         raise checks.InputError(f"at {where}: {error}") from None
 
 
-def _world(table: Mapping[str, Any]) -> WorldConfig:
+def _world(table: Mapping[str, Any], decision: Mapping[str, Any]) -> WorldConfig:
     """A world whose spectrum and norms can exist; checked here, before any work."""
-    world = WorldConfig(**table)
+    problem = DecisionConfig(**decision) if decision else None
+    checks.require(
+        problem is None or problem.mdp != "given",
+        "decision.mdp = 'given' is for make_world(config, mdp=...); a study makes its own",
+    )
+    world = WorldConfig(**table, decision=problem)
     spectra.user_norm_target(world, spectra.singular_values(world))
     return world

@@ -71,7 +71,11 @@ from simrlhf.theory.subspaces import (
     oracle_inequality,
     theorem_4_1,
 )
-from simrlhf.theory.value_gap_limit import gaussian_value_gap_limit, greedy_value_gap_limit
+from simrlhf.theory.value_gap_limit import (
+    gaussian_value_gap_limit,
+    greedy_value_gap_limit,
+    normal_value_gap,
+)
 from simrlhf.theory.value_gaps import corollary_4_1, corollary_b_1, theorem_4_2
 
 __all__ = [
@@ -124,6 +128,7 @@ __all__ = [
     "new_user_noise_bound",
     "noise_norm",
     "noise_norm_bound",
+    "normal_value_gap",
     "not_applicable",
     "oracle_inequality",
     "pairs_needed",

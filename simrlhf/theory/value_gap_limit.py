@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy.special
 
 from simrlhf.core import checks
 
@@ -54,6 +55,48 @@ def greedy_value_gap_limit(
         checks.finite(name, array)
     checks.require(bool((density >= 0.0).all()), "density must be at least 0 for every user")
     return 0.5 * density * np.einsum("ipq,iqp->i", moments, covariance)
+
+
+def normal_value_gap(
+    *, margins: np.ndarray, variances: np.ndarray, weights: np.ndarray, n_pairs: float
+) -> np.ndarray:
+    """Expected gap of the greedy choice between two actions in finitely many contexts (L4).
+
+        E gap_i = sum_s rho_i(s) |m_is| P(xi_is / sqrt(n) turns the sign of m_is)
+                = sum_s rho_i(s) |m_is| F(-|m_is| sqrt(n) / sd_is),   sd_is^2 = v_s' Cov_i v_s
+
+    where the estimate's error has its normal limit law, F the standard normal distribution. Where
+    margins are dense on the scale `sd / sqrt(n)` this is `greedy_value_gap_limit` over n; beyond,
+    it falls faster than any power of `1 / n`, as it must.
+
+    Args:
+        margins: `m (N, S)`, `<Theta_i, v_s>`, `v_s = phi(s, 1) - phi(s, 0)`.
+        variances: `(N, S)`, of `n^{1/2}` times the estimated margins.
+        weights: `rho (N, S)`, each user's law of the contexts.
+        n_pairs: n.
+
+    Returns:
+        `(N,)`, in units of value.
+
+    Raises:
+        InputError: shapes that do not agree, negative variances or weights.
+    """
+    margins = checks.numbers("margins", margins)
+    checks.shape("margins", margins, (None, None), remedy="one row for each user")
+    variances, weights = (
+        checks.numbers(n, a)
+        for n, a in zip(("variances", "weights"), (variances, weights), strict=True)
+    )
+    for name, array in (("margins", margins), ("variances", variances), ("weights", weights)):
+        checks.shape(name, array, margins.shape, remedy="the shape of margins")
+        checks.finite(name, array)
+    checks.require(bool((variances >= 0.0).all()), "variances must be at least 0")
+    checks.require(bool((weights >= 0.0).all()), "weights must be at least 0")
+    root = math.sqrt(checks.real("n_pairs", n_pairs, above=0.0))
+    sizes, errors = np.abs(margins), np.sqrt(variances)
+    # without error the choice is right, and at a margin of 0 either is
+    scaled = np.divide(sizes * root, errors, out=np.full_like(sizes, np.inf), where=errors > 0.0)
+    return np.sum(weights * sizes * scipy.special.ndtr(-scaled), axis=1)
 
 
 def gaussian_value_gap_limit(theta: np.ndarray, covariance: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def draw_differences(
     horizon = law.features.shape[0]
     # a trajectory takes its first state, then an action and a next state in turn
     uniforms = jax.random.uniform(key, (n_pairs, 2, 2 * horizon))
-    states = _pick(law.start, uniforms[:, :, 0])
+    states = jnp.searchsorted(law.start, uniforms[:, :, 0], side="right")
     if shared_start:
         states = jnp.broadcast_to(states[:, :1], states.shape)
     which = jnp.arange(2)

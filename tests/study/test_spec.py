@@ -228,3 +228,40 @@ def test_a_class_that_cannot_take_a_points_shape_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(InputError, match=message):
         load_study(_write(tmp_path), overrides=[override])
+
+
+DECISION = """
+[decision]
+mdp = "garnet"
+n_states = 6
+horizon = [2, 3]
+"""
+
+
+def test_a_decision_problem_is_swept_like_a_world(tmp_path: Path) -> None:
+    spec = load_study(_write(tmp_path, MINIMAL + DECISION), overrides=['metrics=["decisions"]'])
+    found = [(p.world.n_users, p.world.decision.horizon) for p in spec.points]
+    assert found == [(3, 2), (3, 3), (5, 2), (5, 3)]
+    wider = load_study(_write(tmp_path, MINIMAL + DECISION), overrides=["branching=2", "horizon=4"])
+    assert {p.world.decision.horizon for p in wider.points} == {4}
+    assert load_study(_write(tmp_path)).points[0].world.decision is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["horizont=3"], "did you mean 'horizon'"),
+        (["decision.mdp='given'"], r"a study makes its own"),
+        (["branching=9"], "branching = 9 must be at most n_states = 6"),
+    ],
+)
+def test_decision_problems_that_cannot_be_are_refused_here(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_study(_write(tmp_path, MINIMAL + DECISION), overrides=overrides)
+
+
+def test_value_gaps_need_a_decision_problem(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"give it a section \[decision\]"):
+        load_study(_write(tmp_path), overrides=['metrics=["decisions"]'])

@@ -129,3 +129,62 @@ def test_a_negative_density_is_refused():
         theory.greedy_value_gap_limit(
             density=np.array([-1.0]), moments=np.eye(2)[None], covariance=np.eye(2)[None]
         )
+
+
+def test_finitely_many_contexts_lose_what_choices_are_priced(rng):
+    theta, n = np.array([0.4, -0.3, 0.2]), 60
+    covariance = drawn_covariance(rng, 3)
+    contexts, weights = rng.normal(size=(5, 3)), rng.dirichlet(np.ones(5))
+    drawn = rng.choice(5, size=400_000, p=weights)
+    mean, error = priced(rng, theta, covariance, contexts[drawn], n)
+    found = theory.normal_value_gap(
+        margins=(contexts @ theta)[None],
+        variances=np.einsum("sp,pq,sq->s", contexts, covariance, contexts)[None],
+        weights=weights[None],
+        n_pairs=n,
+    )[0]
+    assert abs(mean - n * found) < 4 * error
+    assert error < 0.02 * n * found
+
+
+def test_dense_contexts_tend_to_the_limit_of_the_density():
+    """Margins uniform on +-1 and one variance: the midpoints of 4,000 intervals."""
+    margins = (np.arange(4000) + 0.5)[None] / 2000.0 - 1.0
+    n = 10_000.0
+    found = theory.normal_value_gap(
+        margins=margins,
+        variances=np.full_like(margins, 0.7),
+        weights=np.full_like(margins, 1.0 / 4000.0),
+        n_pairs=n,
+    )
+    limit = theory.greedy_value_gap_limit(
+        density=np.array([0.5]), moments=np.eye(1)[None], covariance=np.full((1, 1, 1), 0.7)
+    )
+    # spacing over error is .06: the sum is the integral to its square
+    np.testing.assert_allclose(n * found, limit, rtol=5e-3)
+
+
+def test_contexts_without_error_or_margin_cost_nothing():
+    found = theory.normal_value_gap(
+        margins=np.array([[0.5, 0.0, 0.0]]),
+        variances=np.array([[0.0, 0.0, 1.0]]),
+        weights=np.array([[0.4, 0.3, 0.3]]),
+        n_pairs=1,
+    )
+    np.testing.assert_array_equal(found, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variances": np.array([[-1.0]])}, "variances must be at least 0"),
+        ({"weights": np.array([[-1.0]])}, "weights must be at least 0"),
+        ({"weights": np.ones((1, 2))}, "weights has shape"),
+        ({"margins": np.ones(3)}, "margins has shape"),
+        ({"n_pairs": 0}, "n_pairs"),
+    ],
+)
+def test_contexts_that_cannot_be_are_refused(change, message):
+    given = {name: np.ones((1, 1)) for name in ("margins", "variances", "weights")}
+    with pytest.raises(checks.InputError, match=message):
+        theory.normal_value_gap(**({**given, "n_pairs": 1} | change))

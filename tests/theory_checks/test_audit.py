@@ -17,6 +17,7 @@ from simrlhf.testing import ControlAccepted
 VERDICTS = {
     "definition_4_1": Verdict.HOLDS,
     "a1": Verdict.REFUTED,
+    "a1v": Verdict.REFUTED,
     "a2": Verdict.LOOSE,
     "a3": Verdict.REFUTED,
     "a4": Verdict.REFUTED,

@@ -22,6 +22,7 @@ EXPECTED = {
     "l1": Verdict.HOLDS,
     "l2": Verdict.HOLDS,
     "l3": Verdict.HOLDS,
+    "l4": Verdict.HOLDS,
     "l5": Verdict.HOLDS,
 }
 

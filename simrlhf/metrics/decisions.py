@@ -1,0 +1,96 @@
+"""What users lose to policies that are greedy on a fit, in a world with a decision problem."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from simrlhf import theory
+from simrlhf.core import checks
+from simrlhf.estimators import FitResult
+from simrlhf.metrics.designs import has_informations, informations
+from simrlhf.metrics.efficiency import sees_everything
+from simrlhf.policy import feature_expectations, value_gaps
+from simrlhf.world import World
+
+# the covariance of L2 that belongs to an estimator
+_KINDS = {"share_b": "joint", "oracle": "oracle", "full": "full"}
+
+
+def decision_gaps(world: World, result: FitResult, *, n_pairs: int) -> dict[str, float]:
+    """Value gaps of the greedy policies, exactly.
+
+    Args:
+        n_pairs: pairs per user, the number asked for where users differ.
+
+    Returns:
+        `value_gap`, `J(pi*_i; r*_i) - J(pi_hat_i; r*_i)` averaged over users; `worst_gap`, its
+        maximum; `optimal_value`, `random_value`: averages of `J(pi*_i)` and of the policy that
+        chooses uniformly, between which a scale is; `gap_limit`, what the normal limit of the
+        estimate lets expect of `value_gap` (L4 in finitely many contexts): for share_b, oracle and
+        full, in bandits of two actions and a truth without a tail in the interior of the norm
+        bound; NaN otherwise.
+
+    Raises:
+        InputError: the world has no decision problem.
+    """
+    checks.require(
+        world.mdp is not None,
+        "this world has no decision problem; give WorldConfig a decision = DecisionConfig(...)",
+    )
+    assert world.mdp is not None
+    found = value_gaps(world.mdp, world.theta, result.theta_init + result.delta)
+    return {
+        "value_gap": found.mean,
+        "worst_gap": found.worst,
+        "optimal_value": float(found.optimal.mean()),
+        "random_value": _random_value(world),
+        "gap_limit": _gap_limit(world, result, n_pairs),
+    }
+
+
+@lru_cache(maxsize=2)
+def _random_value(world: World) -> float:
+    mdp = world.mdp
+    assert mdp is not None
+    uniform = np.full((mdp.horizon, mdp.n_states, mdp.n_actions), 1.0 / mdp.n_actions)
+    own = world.n_users if mdp.initial.ndim == 2 else None
+    mean = feature_expectations(mdp, uniform, n_users=own)
+    return float(np.sum(world.theta * mean, axis=(1, 2)).mean())
+
+
+def _gap_limit(world: World, result: FitResult, n_pairs: int) -> float:
+    mdp, kind = world.mdp, _KINDS.get(result.estimator)
+    assert mdp is not None
+    outside = result.norm_bound is not None and (
+        np.linalg.norm(world.delta, axis=(1, 2)).max() >= result.norm_bound
+    )
+    missed = world.config.tail > 0 and kind != "full"
+    if kind is None or outside or missed or mdp.horizon > 1 or mdp.n_actions != 2:
+        return math.nan
+    covariance = _covariances(world, kind)
+    if covariance is None:
+        return math.nan
+    differences = mdp.flat_features[0, :, 1] - mdp.flat_features[0, :, 0]
+    gaps = theory.normal_value_gap(
+        margins=world.theta.reshape(world.n_users, -1) @ differences.T,
+        variances=np.einsum("sp,npq,sq->ns", differences, covariance, differences, optimize=True),
+        weights=mdp.initial_of(world.n_users),
+        n_pairs=n_pairs,
+    )
+    return float(gaps.mean())
+
+
+# three estimators' rows of one world follow one another
+@lru_cache(maxsize=6)
+def _covariances(world: World, kind: str) -> np.ndarray | None:
+    """L2's `Cov_i (N, p, p)` where it is there."""
+    if world.config.deficiency or not has_informations(world):
+        return None
+    found = informations(world)
+    if not sees_everything(found):
+        return None
+    factors = np.einsum("ak,nab->nkb", world.basis, world.delta)
+    return theory.reward_covariances(world.basis, factors, found, world.count_factors, kind=kind)

@@ -1,0 +1,41 @@
+"""Curves of estimators, drawn alike in every figure."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+# colour-blind safe (Okabe and Ito); order of the legend
+STYLES = {
+    "oracle": ("#000000", "x", "oracle (basis given)"),
+    "share_b": ("#D55E00", "o", "share_b"),
+    "full": ("#0072B2", "s", "full"),
+    "local": ("#56B4E9", "D", "local"),
+    "global": ("#009E73", "v", "global"),
+}
+
+
+def measured(axis: Axes, rows: pd.DataFrame, column: str, *, against: str = "n_pairs") -> None:
+    """Median over seeds with the middle half of them, for every estimator with a style."""
+    for name, (colour, marker, label) in STYLES.items():
+        mine = rows[rows["estimator"] == name]
+        if mine.empty:
+            continue
+        table = mine.groupby(against)[column].quantile([0.25, 0.5, 0.75]).unstack()
+        middle = table[0.5].to_numpy()
+        one = mine.iloc[0]
+        # local coincides with full where a matrix cannot have a rank above k: drawn around it
+        hollow = name == "local" and min(one["d1"], one["d2"]) <= one["rank"]
+        axis.errorbar(
+            table.index.to_numpy(),
+            middle,
+            yerr=[middle - table[0.25], table[0.75] - middle],
+            color=colour,
+            marker=marker,
+            ms=9 if hollow else 5,
+            mfc="none" if hollow else colour,
+            lw=1.2,
+            capsize=2,
+            label="local (= full: d2 <= k)" if hollow else label,
+            zorder=4 if name == "share_b" else 3,
+        )
