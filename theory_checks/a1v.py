@@ -47,7 +47,7 @@ _SIZES = {
     "smoke": (800, 1600, 3200, 6400, 12800),
     "paper": (800, 1600, 3200, 6400, 12800, 25600),
 }
-_REPETITIONS = {"tiny": 16, "smoke": 24, "paper": 100}
+_REPETITIONS = {"tiny": 16, "smoke": 20, "paper": 100}
 # contexts of each user: fewer would leave none within the errors at the largest n
 _CONTEXTS = {0.5: 1000, 1.0: 1000, 2.0: 4000}
 _USERS = 12
