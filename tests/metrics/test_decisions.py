@@ -70,13 +70,13 @@ def test_the_expected_gap_is_that_of_estimates_drawn_from_their_normal_limit():
             world.basis, factors, designs.informations(world), kind=kind
         )
         drawn = []
-        for _ in range(400):
+        for _ in range(120):
             errors = np.stack([rng.multivariate_normal(np.zeros(5), c / n) for c in covariance])
             guess = world.theta + errors[..., None]
             drawn.append(policy.value_gaps(world.mdp, world.theta, guess).mean)
         error = np.std(drawn, ddof=1) / np.sqrt(len(drawn))
         assert abs(np.mean(drawn) - expected) < 4 * error, estimator
-        assert error < 0.1 * expected
+        assert error < 0.15 * expected
 
 
 @pytest.mark.parametrize("shared_start", [True, False])

@@ -11,7 +11,7 @@ from simrlhf import theory
 from simrlhf.study import figures
 from simrlhf.study.checking import Verdict, report
 from simrlhf.study.checking.form import Inconclusive
-from simrlhf.study.checking.run import Outcome, load_check, run_checks
+from simrlhf.study.checking.run import Outcome, load_check
 from simrlhf.testing import ControlAccepted
 
 VERDICTS = {
@@ -36,8 +36,18 @@ REJECTED = {
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, Outcome]:
-    return {outcome.name: outcome for outcome in run_checks(VERDICTS, "tiny")}
+def measurements() -> dict[str, tuple[ModuleType, dict]]:
+    """What is measured never sees the theory: one measurement serves verdicts and mutations."""
+    modules = {name: load_check(name) for name in VERDICTS}
+    return {name: (module, module.measure("tiny")) for name, module in modules.items()}
+
+
+@pytest.fixture(scope="module")
+def outcomes(measurements: dict) -> dict[str, Outcome]:
+    return {
+        name: Outcome(name, module.CHECK, module.judge(measured), "", 0.0)
+        for name, (module, measured) in measurements.items()
+    }
 
 
 @pytest.mark.slow
@@ -106,13 +116,6 @@ def test_a_wrong_formula_of_ours_gives_no_verdict(
     # a defect of ours is no verdict on the printed claim
     with pytest.raises((Inconclusive, ControlAccepted)):
         module.judge(measured)
-
-
-@pytest.fixture(scope="module")
-def measurements() -> dict[str, tuple[ModuleType, dict]]:
-    """What is measured never sees the theory, so one measurement serves every mutation."""
-    modules = {name: load_check(name) for name in VERDICTS}
-    return {name: (module, module.measure("tiny")) for name, module in modules.items()}
 
 
 @pytest.mark.slow
