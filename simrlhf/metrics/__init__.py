@@ -6,6 +6,7 @@ from simrlhf.metrics.decisions import decision_gaps
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
 from simrlhf.metrics.held_out import held_out
 from simrlhf.metrics.instance import Instance, measure_instance
+from simrlhf.metrics.pessimism import fit_sets, has_sets, pessimistic_gaps
 from simrlhf.metrics.recovery import recovery
 
 __all__ = [
@@ -15,9 +16,12 @@ __all__ = [
     "coverage",
     "decision_gaps",
     "efficiency_limits",
+    "fit_sets",
     "full_limit",
     "has_intervals",
+    "has_sets",
     "held_out",
     "measure_instance",
+    "pessimistic_gaps",
     "recovery",
 ]

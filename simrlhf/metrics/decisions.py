@@ -16,7 +16,7 @@ from simrlhf.policy import feature_expectations, value_gaps
 from simrlhf.world import World
 
 # the covariance of L2 that belongs to an estimator
-_KINDS = {"share_b": "joint", "oracle": "oracle", "full": "full"}
+KINDS = {"share_b": "joint", "oracle": "oracle", "full": "full"}
 
 
 def decision_gaps(world: World, result: FitResult, *, n_pairs: int) -> dict[str, float]:
@@ -62,7 +62,7 @@ def _random_value(world: World) -> float:
 
 
 def _gap_limit(world: World, result: FitResult, n_pairs: int) -> float:
-    mdp, kind = world.mdp, _KINDS.get(result.estimator)
+    mdp, kind = world.mdp, KINDS.get(result.estimator)
     assert mdp is not None
     outside = result.norm_bound is not None and (
         np.linalg.norm(world.delta, axis=(1, 2)).max() >= result.norm_bound

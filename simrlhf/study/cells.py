@@ -21,7 +21,9 @@ from simrlhf.metrics import (
     coverage,
     decision_gaps,
     has_intervals,
+    has_sets,
     held_out,
+    pessimistic_gaps,
     recovery,
 )
 from simrlhf.prompts import prompt_bandit
@@ -288,12 +290,17 @@ def _decisions(world: World, _: Preferences, result: FitResult, n_pairs: int) ->
     return decision_gaps(world, result, n_pairs=n_pairs)
 
 
+def _pessimism(world: World, preferences: Preferences, result: FitResult, _: int) -> Row:
+    return pessimistic_gaps(world, preferences, result) if has_sets(result) else {}
+
+
 METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "recovery": _recovery,
     "bounds": _bounds,
     "held_out": _held_out,
     "coverage": _coverage,
     "decisions": _decisions,
+    "pessimism": _pessimism,
 }
 # what a study measures that does not say
 DEFAULT_METRICS = ("recovery", "bounds")

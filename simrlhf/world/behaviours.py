@@ -9,7 +9,7 @@ import numpy as np
 from simrlhf.core import checks
 from simrlhf.world.mdp import MDP
 
-BEHAVIOURS = ("uniform", "contrast", "careful")
+BEHAVIOURS = ("uniform", "contrast", "careful", "expert")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +38,26 @@ class Behaviours:
         return cls(np.asarray(first, float), np.asarray(second, float), shared_start)
 
 
-def make_behaviours(mdp: MDP, kind: str, *, coverage: float, shared_start: bool) -> Behaviours:
+def make_behaviours(
+    mdp: MDP,
+    kind: str,
+    *,
+    coverage: float,
+    shared_start: bool,
+    base: np.ndarray | None = None,
+) -> Behaviours:
     """Behaviour policies that compare all actions, or hardly any.
 
     * `uniform`: both policies `coverage / A` everywhere, and the rest on action 0;
     * `contrast`: the first policy as `uniform` but over the upper half of the actions, the second
       over the lower half: no comparison of an action with itself;
     * `careful`: the second policy always takes action 0; the first leaves it, for any other action,
-      with probability `coverage`.
+      with probability `coverage`;
+    * `expert`: both as `uniform`, with the action of the largest base reward in the place of action
+      0: data of a model that is good for most already, as those of RLHF are.
 
     Args:
+        base: `theta_init (d1, d2)`, for `expert`; not zero.
         coverage: in [0, 1]. At 0 only action 0 is seen, and concentrability is infinite but where
             other trajectories have the same features.
     """
@@ -66,6 +76,14 @@ def make_behaviours(mdp: MDP, kind: str, *, coverage: float, shared_start: bool)
             (1.0 - coverage) * safe + coverage * half / half.sum() for half in (upper, ~upper)
         )
     else:
+        if kind == "expert":
+            checks.require(
+                base is not None and bool(np.any(base)),
+                "behaviour = 'expert' takes the best action under the base reward, and there is "
+                "none; set base_norm above 0",
+            )
+            rewards = np.tensordot(mdp.features, np.asarray(base), axes=2)
+            safe = np.eye(n_actions)[rewards.argmax(axis=-1)]
         law = (1.0 - coverage) * safe + coverage / n_actions
         laws = law, law
     shape = (mdp.horizon, mdp.n_states, n_actions)

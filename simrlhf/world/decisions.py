@@ -18,9 +18,10 @@ from simrlhf.world.mdp import MDP
 
 
 class Truth(NamedTuple):
-    """What a construction may use of the users: `theta (N, d1, d2)` and `basis (d1, k)`."""
+    """What a construction may use: `theta (N, d1, d2)`, `base (d1, d2)` and `basis (d1, k)`."""
 
     theta: np.ndarray
+    base: np.ndarray
     basis: np.ndarray
 
 
@@ -53,7 +54,11 @@ def make_decisions(
     )
     found.initial_of(truth.theta.shape[0])
     behaviours = make_behaviours(
-        found, config.behaviour, coverage=config.coverage, shared_start=config.shared_start
+        found,
+        config.behaviour,
+        coverage=config.coverage,
+        shared_start=config.shared_start,
+        base=truth.base,
     )
     return found, behaviours
 

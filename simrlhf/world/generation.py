@@ -121,7 +121,7 @@ def make_world(config: WorldConfig, seed: int = 0, *, mdp: MDP | None = None) ->
     base *= config.base_norm / np.linalg.norm(base)
     decisions = (None, None)
     if config.decision is not None:
-        truth = Truth(base + delta, basis)
+        truth = Truth(base + delta, base, basis)
         decisions = make_decisions(config.decision, truth, of_decisions, mdp)
     else:
         checks.require(mdp is None, "make_world got an mdp, and the config has no decision problem")

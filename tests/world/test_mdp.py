@@ -101,3 +101,15 @@ def test_coverage_is_the_weight_beside_the_first_action(kind, first, second):
     np.testing.assert_allclose(found.second[0, 1], second, atol=1e-15)
     alone = make_behaviours(mdp, kind, coverage=0.0, shared_start=True)
     np.testing.assert_array_equal(alone.first[0, 0], [1.0, 0.0, 0.0])
+
+
+def test_an_expert_takes_the_best_action_under_the_base_reward():
+    features = np.zeros((2, 3, 2, 1))
+    features[0, 2, 0], features[1, 1, 0] = 1.0, 1.0
+    mdp = MDP.bandit(features)
+    base = np.array([[1.0], [0.0]])
+    found = make_behaviours(mdp, "expert", coverage=0.3, shared_start=False, base=base)
+    np.testing.assert_allclose(found.first[0], [[0.1, 0.1, 0.8], [0.1, 0.8, 0.1]], atol=1e-15)
+    np.testing.assert_array_equal(found.first, found.second)
+    with pytest.raises(InputError, match="set base_norm above 0"):
+        make_behaviours(mdp, "expert", coverage=0.3, shared_start=False, base=0.0 * base)
