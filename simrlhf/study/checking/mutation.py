@@ -26,7 +26,7 @@ from simrlhf.study.checking.form import Finding
 from simrlhf.study.checking.run import load_check
 
 # statements whose checks come with policies; tests hold their functions to other references
-LATER = ("value_gaps", "park", "confidence", "pairs_needed")
+LATER = ("park", "pairs_needed")
 # searches over n and records: no formulas
 _NO_FORMULAS = ("statement", "sample_size")
 # calls in whose arguments nothing is part of a formula: refusals, shapes, thresholds of rounding

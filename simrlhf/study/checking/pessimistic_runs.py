@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from simrlhf import policy
+from simrlhf.core import statistics
+from simrlhf.study.checking import sweeps
 from simrlhf.study.checking.draws import fitted_draws
 from simrlhf.world import DecisionConfig, World, WorldConfig
 
@@ -20,13 +22,13 @@ BASE = WorldConfig(
     rank=1,
     nu=1.0,
     user_norms="equal",
-    decision=DecisionConfig(mdp="bandit", n_states=20, n_actions=3),
+    decision=DecisionConfig(mdp="bandit", n_states=1000, n_actions=3),
 )
 # enough for the policies to differ from the reference: a gap at its ceiling follows no bound
 N_PAIRS = 800
 # in the order of the table: the variable, its values but for the base's, and label noise
 _SWEEPS: dict[str, dict[str, tuple[float, ...]]] = {
-    "tiny": {"n": (200, 3200), "tail": (0.03, 0.1)},
+    "tiny": {"n": (200, 3200), "nu": (0.25,), "tail": (0.1,)},
     "smoke": {
         "n": (200, 3200),
         "N": (32,),
@@ -45,7 +47,9 @@ _SWEEPS: dict[str, dict[str, tuple[float, ...]]] = {
     },
 }
 _FIELDS = {"N": "n_users", "d1": "d1", "k": "rank", "nu": "nu", "tail": "tail"}
-REPETITIONS = {"tiny": 8, "smoke": 12, "paper": 60}
+REPETITIONS = {"tiny": 8, "smoke": 16, "paper": 60}
+# variables in which the constant of the radius may drift
+SIZES = ("n", "N", "d1", "k")
 
 
 @lru_cache(maxsize=2)
@@ -58,12 +62,14 @@ def pessimistic_runs(size: str) -> pd.DataFrame:
     cells = [_cell(*cell, REPETITIONS[size]) for cell in _cells(size)]
     rows = pd.concat([row for cell in cells for _, row in cell], ignore_index=True)
     constant = float((rows["error"] ** 2 / rows["bracket"]).max())
-    gaps = [
+    found = [
         _gaps(world, centre, np.sqrt(constant * row["bracket"].to_numpy()))
         for cell in cells
         for (world, centre), row in cell
     ]
-    return rows.assign(gap=np.concatenate(gaps), radius=np.sqrt(constant * rows["bracket"]))
+    gaps, targets = (np.concatenate(column) for column in zip(*found, strict=True))
+    radius = np.sqrt(constant * rows["bracket"])
+    return rows.assign(gap=gaps, target=targets, radius=radius)
 
 
 def _cells(size: str) -> list[tuple[str, float]]:
@@ -122,12 +128,43 @@ def written_bracket(rows: pd.DataFrame, *, own_bias: bool = True) -> pd.Series:
     return found + rows["own_bias"] if own_bias else found
 
 
-def _gaps(world: World, centre: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Value lost by the policies that are pessimistic over balls, reference the uniform policy."""
+def worst_errors(users: pd.DataFrame) -> pd.DataFrame:
+    """Of every fit the user with the largest error over the root of his bracket, `root`."""
+    rows = users.assign(root=np.sqrt(users["bracket"]))
+    fits = [rows["swept"], rows["value"], rows["repetition"]]
+    return rows.loc[(rows["error"] / rows["root"]).groupby(fits).idxmax()].reset_index(drop=True)
+
+
+def drifting(rows: pd.DataFrame) -> dict[str, Any]:
+    """Arguments of `testing.calibrate`: the drift in sizes, which go to infinity."""
+    return {
+        "variables": {axis: of for axis, of in sweeps.variables(rows).items() if axis in SIZES},
+        "repetition": rows["repetition"],
+        "towards": {axis: "infinity" for axis in rows["swept"].unique() if axis in SIZES},
+    }
+
+
+def slope_in_n(users: pd.DataFrame, of: str) -> statistics.Interval:
+    """Slope in n of every fit's largest (`max`) or mean gap: mean over worlds, 99 % interval."""
+    mine = users[users["swept"] == "n"]
+    table = mine.groupby(["n", "repetition"], as_index=False)["gap"].agg(of)
+    # a user may lose nothing at all, and a slope needs logarithms
+    gap = np.maximum(table["gap"], 1e-6)
+    return statistics.mean_slope(table["n"], gap, table["repetition"], confidence=0.99)
+
+
+def _gaps(world: World, centre: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Value lost by policies that are pessimistic over balls, and `||g_tar||_F` of the best ones.
+
+    The reference is the uniform policy.
+    """
     mdp, behaviours = world.mdp, world.behaviours
     assert mdp is not None
     assert behaviours is not None
     sets = policy.frobenius_ball(centre, radius)
-    plan = policy.pessimistic_policy(mdp, sets, reference=behaviours.second, tol=1e-4)
-    best = policy.optimal_policy(mdp, world.theta).value
-    return best - policy.value(mdp, plan.policy, world.theta)
+    plan = policy.pessimistic_policy(mdp, sets, reference=behaviours.second, tol=1e-3)
+    best = policy.optimal_policy(mdp, world.theta)
+    target = policy.feature_expectations(mdp, best.policy)
+    target -= policy.feature_expectations(mdp, behaviours.second)
+    lost = best.value - policy.value(mdp, plan.policy, world.theta)
+    return lost, np.linalg.norm(target, axis=(1, 2))
