@@ -22,6 +22,7 @@ VERDICTS = {
     "a3": Verdict.REFUTED,
     "a4": Verdict.REFUTED,
     "a5": Verdict.REFUTED,
+    "a7": Verdict.REFUTED,
     "a8": Verdict.REFUTED,
     "a10": Verdict.REFUTED,
     "a11": Verdict.REFUTED,
