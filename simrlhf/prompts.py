@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import lru_cache
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from simrlhf.data import shipped, text
 from simrlhf.world import MDP
 
 
+# a study asks for the same one in every cell
+@lru_cache(maxsize=8)
 def prompt_bandit(
     name: str = "ukpconvarg1",
     *,

@@ -44,10 +44,10 @@ CHECK = Check(
 _ALPHAS = (0.5, 1.0, 2.0)
 _SIZES = {
     "tiny": (800, 2400, 7200),
-    "smoke": (800, 1600, 3200, 6400, 12800),
+    "smoke": (800, 1600, 3200, 6400),
     "paper": (800, 1600, 3200, 6400, 12800, 25600),
 }
-_REPETITIONS = {"tiny": 16, "smoke": 20, "paper": 100}
+_REPETITIONS = {"tiny": 16, "smoke": 16, "paper": 100}
 # contexts of each user: fewer would leave none within the errors at the largest n
 _CONTEXTS = {0.5: 1000, 1.0: 1000, 2.0: 4000}
 _USERS = 12

@@ -35,7 +35,7 @@ CHECK = Check(
 DELTA = 0.05
 _LEAVING = 0.8
 _PAIRS = {"tiny": 400, "smoke": 1600, "paper": 1600}
-_WORLDS = {"tiny": 24, "smoke": 60, "paper": 400}
+_WORLDS = {"tiny": 24, "smoke": 40, "paper": 400}
 _WORLD = WorldConfig(n_users=100, d1=8, rank=2, nu=1.0, condition=1.3, user_norms="equal")
 
 

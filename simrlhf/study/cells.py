@@ -164,14 +164,16 @@ def draw_seeds(seed: int, repetition: int) -> tuple[int, int]:
 
 def _samples(seed: int, draw: Draw) -> dict[int, _Sample]:
     of_world, of_sample = draw_seeds(seed, draw.repetition)
-    world = make_world(draw.point.world, seed=of_world, mdp=_given(draw.point.world, of_world))
+    world = make_world(
+        draw.point.world, seed=of_world, mdp=prompts_of(draw.point.world, seed=of_world)
+    )
     everything = sample_preferences(world, draw.largest, seed=of_sample)
     sizes = {cell.n_pairs for cell in draw.cells.values()}
     return {n: _Sample(world, everything.switched_to_first(world.counts(n))) for n in sorted(sizes)}
 
 
-def _given(config: WorldConfig, seed: int) -> MDP | None:
-    """The decision problem that a world takes from outside: real prompts."""
+def prompts_of(config: WorldConfig, *, seed: int) -> MDP | None:
+    """The decision problem that a world takes from outside: real prompts; `None` for another."""
     decision = config.decision
     if decision is None or decision.mdp != "texts":
         return None

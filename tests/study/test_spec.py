@@ -265,3 +265,13 @@ def test_decision_problems_that_cannot_be_are_refused_here(
 def test_value_gaps_need_a_decision_problem(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"give it a section \[decision\]"):
         load_study(_write(tmp_path), overrides=['metrics=["decisions"]'])
+
+
+def test_prompts_are_refused_before_any_work_where_there_are_too_few(tmp_path: Path) -> None:
+    texts = ['mdp="texts"', "horizon=1", "n_actions=5", "world.n_users=3"]
+    found = load_study(_write(tmp_path, MINIMAL + DECISION), overrides=texts)
+    assert found.points[0].world.decision.mdp == "texts"
+    with pytest.raises(InputError, match="n_prompts = 60 must be at most 32"):
+        load_study(_write(tmp_path, MINIMAL + DECISION), overrides=[*texts, "n_states=60"])
+    with pytest.raises(InputError, match="has features of d2 = 1, got d2 = 2"):
+        load_study(_write(tmp_path, MINIMAL + DECISION), overrides=[*texts, "d2=2"])

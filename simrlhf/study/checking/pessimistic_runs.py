@@ -47,7 +47,7 @@ _SWEEPS: dict[str, dict[str, tuple[float, ...]]] = {
     },
 }
 _FIELDS = {"N": "n_users", "d1": "d1", "k": "rank", "nu": "nu", "tail": "tail"}
-REPETITIONS = {"tiny": 8, "smoke": 16, "paper": 60}
+REPETITIONS = {"tiny": 8, "smoke": 10, "paper": 60}
 # variables in which the constant of the radius may drift
 SIZES = ("n", "N", "d1", "k")
 
