@@ -37,7 +37,7 @@ CHECK = Check(
     tolerance="relative 1e-9; a truth outside of the set must be NOT_APPLICABLE",
     source="theory.md, S5 (proof in simrlhf.theory.pessimism)",
 )
-_SIZES = {"tiny": ((60, 240), 4), "smoke": ((60, 240, 960), 10), "paper": ((60, 240, 960), 200)}
+_SIZES = {"tiny": ((60,), 4), "smoke": ((60, 240, 960), 10), "paper": ((60, 240, 960), 200)}
 _GARNET = DecisionConfig(mdp="garnet", n_states=8, n_actions=3, horizon=3, branching=3)
 _BASE = WorldConfig(n_users=10, d1=4, rank=2, features="trajectories", decision=_GARNET)
 _WORLDS = {

@@ -14,7 +14,6 @@ is a better question to the oracle than the corner that minimises.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -114,14 +113,3 @@ def _centre(cuts: Cuts, u: jax.Array, mu: jax.Array) -> Centre:
     weights = pull / pull.sum()
     offsets = jnp.where(cuts.there, cuts.offsets, 0.0)
     return Centre(u, weights, offsets @ weights - jnp.linalg.norm(slopes.T @ weights))
-
-
-@partial(jax.jit, static_argnames="capacity")
-def grown(cuts: Cuts, *, capacity: int) -> Cuts:
-    """The same policies with room for `capacity`."""
-    more = capacity - cuts.offsets.shape[1]
-    return Cuts(
-        jnp.pad(cuts.slopes, ((0, 0), (0, more), (0, 0))),
-        jnp.pad(cuts.offsets, ((0, 0), (0, more))),
-        jnp.pad(cuts.there, ((0, 0), (0, more))),
-    )

@@ -28,6 +28,7 @@ def pair_moments(mdp: MDP, behaviours: Behaviours) -> np.ndarray:
     Raises:
         InputError: `S p^2` numbers above 1 GB.
     """
+    behaviours.require_of(mdp)
     size = math.prod(mdp.reward_shape)
     checks.require(
         mdp.n_states * size**2 <= MOST_IN_MATRICES,

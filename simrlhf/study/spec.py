@@ -274,10 +274,6 @@ def _world(table: Mapping[str, Any], decision: Mapping[str, Any]) -> WorldConfig
         "decision.mdp = 'given' is for make_world(config, mdp=...); a study makes its own",
     )
     world = WorldConfig(**table, decision=problem)
-    if problem is not None and problem.mdp == "texts":
-        checks.require(
-            world.d2 == 1, f"decision.mdp = 'texts' has features of d2 = 1, got d2 = {world.d2}"
-        )
-        prompts_of(world, seed=0)  # refused here if the data set has fewer texts than that
+    prompts_of(world, seed=0)  # refused here if a data set has fewer texts than that
     spectra.user_norm_target(world, spectra.singular_values(world))
     return world

@@ -10,6 +10,8 @@ from simrlhf.core import checks
 from simrlhf.world.mdp import MDP
 
 BEHAVIOURS = ("uniform", "contrast", "careful", "expert")
+# those that set actions against each other
+TWO_SIDED = ("contrast", "careful")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +28,16 @@ class Behaviours:
     second: np.ndarray
     shared_start: bool = True
 
-    @classmethod
-    def of(
-        cls, mdp: MDP, first: np.ndarray, second: np.ndarray, *, shared_start: bool = True
-    ) -> Behaviours:
-        """Policies of an MDP, checked to be such."""
+    def require_of(self, mdp: MDP) -> None:
+        """Refuse what are no policies of an MDP, each one for all users.
+
+        Raises:
+            InputError: another shape, or rows that are no probabilities.
+        """
         shape = (mdp.horizon, mdp.n_states, mdp.n_actions)
-        for name, policy in (("first", first), ("second", second)):
-            mdp.require_policy(name, policy)
-            checks.shape(name, np.asarray(policy), shape, remedy="one policy for all users")
-        return cls(np.asarray(first, float), np.asarray(second, float), shared_start)
+        for name, policy in (("first", self.first), ("second", self.second)):
+            found = mdp.require_policy(name, policy)
+            checks.shape(name, found, shape, remedy="one policy for all users")
 
 
 def make_behaviours(
@@ -64,13 +66,14 @@ def make_behaviours(
     checks.choice("behaviour", kind, BEHAVIOURS)
     checks.real("coverage", coverage, low=0.0, high=1.0)
     n_actions = mdp.n_actions
+    checks.require(
+        kind not in TWO_SIDED or n_actions > 1, f"behaviour = {kind!r} needs two actions or more"
+    )
     safe = np.eye(n_actions)[0]
     if kind == "careful":
-        checks.require(n_actions > 1, "behaviour = 'careful' needs two actions or more")
         others = (1.0 - safe) / (n_actions - 1)
         laws = (1.0 - coverage) * safe + coverage * others, safe
     elif kind == "contrast":
-        checks.require(n_actions > 1, "behaviour = 'contrast' needs two actions or more")
         upper = np.arange(n_actions) >= n_actions // 2
         laws = tuple(
             (1.0 - coverage) * safe + coverage * half / half.sum() for half in (upper, ~upper)

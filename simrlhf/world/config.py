@@ -130,17 +130,10 @@ class WorldConfig:
         )
         self._check_features()
         self._check_population()
+        self._check_decision()
 
     def _check_features(self) -> None:
         checks.choice("features", self.features, (*FEATURE_LAWS, TRAJECTORIES))
-        checks.require(
-            self.decision is None or isinstance(self.decision, DecisionConfig),
-            f"decision must be a DecisionConfig or None, got {type(self.decision).__name__}",
-        )
-        checks.require(
-            self.features != TRAJECTORIES or self.decision is not None,
-            "features = 'trajectories' needs a decision problem; give decision = DecisionConfig()",
-        )
         checks.real(
             "feature_condition", self.feature_condition, low=1.0, remedy="1 is the gaussian law"
         )
@@ -149,6 +142,39 @@ class WorldConfig:
             self.features != "degenerate" or self.true_rank < self.d1,
             f"degenerate features need a direction outside B^<>, and its rank {self.true_rank} = "
             "d1; lower rank",
+        )
+
+    def _check_decision(self) -> None:
+        """What a construction of decisions asks of the users."""
+        checks.require(
+            self.decision is None or isinstance(self.decision, DecisionConfig),
+            f"decision must be a DecisionConfig or None, got {type(self.decision).__name__}",
+        )
+        checks.require(
+            self.features != TRAJECTORIES or self.decision is not None,
+            "features = 'trajectories' needs a decision problem; give decision = DecisionConfig()",
+        )
+        if self.decision is None:
+            return
+        mdp, n_states = self.decision.mdp, self.decision.n_states
+        checks.require(
+            mdp != "margin" or (n_states % self.n_users == 0 and self.d1 * self.d2 > 1),
+            f"mdp = 'margin' needs d1 d2 > 1 and n_states = {n_states} to be a multiple of N = "
+            f"{self.n_users}: every user has contexts of his own",
+        )
+        checks.require(
+            mdp != "lower_bound" or (n_states == self.true_rank and self.d2 == 1),
+            f"mdp = 'lower_bound' has one context for each of k = {self.true_rank} directions and "
+            f"needs d2 = 1, got n_states = {n_states} and d2 = {self.d2}",
+        )
+        checks.require(
+            mdp != "texts" or self.d2 == 1,
+            f"mdp = 'texts' has features of d2 = 1, got d2 = {self.d2}",
+        )
+        checks.require(
+            self.decision.behaviour != "expert" or self.base_norm > 0.0,
+            "behaviour = 'expert' takes the best action under the base reward; set base_norm above "
+            "0",
         )
 
     def _check_population(self) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simrlhf.core import checks
-from simrlhf.world.behaviours import BEHAVIOURS
+from simrlhf.world.behaviours import BEHAVIOURS, TWO_SIDED
 
 MDPS = ("garnet", "chain", "grid", "bandit", "margin", "lower_bound", "texts", "given")
+# numbers in the dense kernels of a problem; making them takes three times as many
+MOST_IN_KERNELS = 2**27
 # those with one step
 BANDITS = ("bandit", "margin", "lower_bound", "texts")
 
@@ -50,6 +52,11 @@ class DecisionConfig:
         checks.real("margin_exponent", self.margin_exponent, above=0.0)
         checks.real("margin_scale", self.margin_scale, above=0.0)
         checks.choice("behaviour", self.behaviour, BEHAVIOURS)
+        checks.require(
+            self.behaviour not in TWO_SIDED or self.n_actions > 1 or self.mdp == "given",
+            f"behaviour = {self.behaviour!r} needs two actions or more, got n_actions = "
+            f"{self.n_actions}",
+        )
         checks.real("coverage", self.coverage, low=0.0, high=1.0)
         checks.require(
             isinstance(self.shared_start, bool),
@@ -69,8 +76,21 @@ class DecisionConfig:
             self.mdp != "garnet" or self.branching <= self.n_states,
             f"branching = {self.branching} must be at most n_states = {self.n_states}",
         )
+        numbers = (self.horizon - 1) * self.n_states**2 * self.n_actions
+        checks.require(
+            numbers <= MOST_IN_KERNELS,
+            f"kernels of horizon = {self.horizon}, n_states = {self.n_states} and n_actions = "
+            f"{self.n_actions} take {numbers:,} numbers, above the limit {MOST_IN_KERNELS:,} (1 "
+            "GB); lower one of them",
+        )
         side = round(self.n_states**0.5)
         checks.require(
             self.mdp != "grid" or side**2 == self.n_states,
             f"n_states = {self.n_states} of a grid must be a square, as {side} x {side}",
+        )
+        steps = {"chain": self.n_states, "grid": 2 * side - 1}.get(self.mdp, 1)
+        checks.require(
+            self.horizon >= steps,
+            f"mdp = {self.mdp!r} with n_states = {self.n_states} needs horizon = {steps} at least, "
+            f"got {self.horizon}: its last state cannot be reached otherwise",
         )

@@ -26,12 +26,17 @@ class Truth(NamedTuple):
 
 
 def make_decisions(
-    config: DecisionConfig, truth: Truth, random: np.random.Generator, mdp: MDP | None = None
+    config: DecisionConfig,
+    truth: Truth,
+    random: np.random.Generator,
+    mdp: MDP | None = None,
+    behaviours: Behaviours | None = None,
 ) -> tuple[MDP, Behaviours]:
     """The MDP and the behaviour policies.
 
     Args:
         mdp: your own, where the config says `given` or `texts`.
+        behaviours: your own, in the place of the config's.
 
     Raises:
         InputError: an MDP that is missing or not asked for, features of another shape than the
@@ -53,14 +58,17 @@ def make_decisions(
         f"the MDP's features have shape {found.reward_shape}, and the world's rewards {shape}",
     )
     found.initial_of(truth.theta.shape[0])
-    behaviours = make_behaviours(
+    if behaviours is not None:
+        behaviours.require_of(found)
+        return found, behaviours
+    made = make_behaviours(
         found,
         config.behaviour,
         coverage=config.coverage,
         shared_start=config.shared_start,
         base=truth.base,
     )
-    return found, behaviours
+    return found, made
 
 
 def _garnet(config: DecisionConfig, truth: Truth, random: np.random.Generator) -> MDP:
@@ -133,17 +141,12 @@ def _margin(config: DecisionConfig, truth: Truth, random: np.random.Generator) -
     normal across Theta, so that an error of Theta can turn a choice whatever the margin.
     """
     n_users, *shape = truth.theta.shape
-    each, rest = divmod(config.n_states, n_users)
-    checks.require(
-        rest == 0 and each > 0,
-        f"n_states = {config.n_states} of mdp = 'margin' must be a multiple of N = {n_users}: "
-        "every user has contexts of his own",
-    )
+    each = config.n_states // n_users
     flat = truth.theta.reshape(n_users, -1)
     squares = np.sum(flat**2, axis=1)
     checks.require(
-        bool((squares > 0.0).all()) and flat.shape[1] > 1,
-        "mdp = 'margin' needs d1 d2 > 1 and no user whose whole reward vector is zero",
+        bool((squares > 0.0).all()),
+        "mdp = 'margin' needs users with margins, and one's whole reward vector is zero",
     )
     quantiles = (np.arange(each) + 0.5) / each
     sizes = config.margin_scale * quantiles ** (1.0 / config.margin_exponent)
@@ -162,13 +165,8 @@ def _lower_bound(config: DecisionConfig, truth: Truth, random: np.random.Generat
     With `behaviour = "careful"` and `coverage = 1 / Lambda^2` concentrability of the best policy is
     at most Lambda, and gaps of the size `Lambda sqrt(k / n)` cannot be told in sign by anyone.
     """
-    rank, (d1, d2) = truth.basis.shape[1], truth.theta.shape[1:]
-    checks.require(
-        config.n_states == rank and d2 == 1,
-        f"mdp = 'lower_bound' has one context for each of k = {rank} directions and needs d2 = 1, "
-        f"got n_states = {config.n_states} and d2 = {d2}",
-    )
-    del random
+    del config, random
+    d1, rank = truth.basis.shape
     features = np.zeros((rank, 2, d1, 1))
     features[:, 1, :, 0] = truth.basis.T
     return MDP.bandit(features)

@@ -94,13 +94,20 @@ class World:
         return np.maximum(1, np.floor(n_pairs * self.count_factors + 0.5).astype(np.int64))
 
 
-def make_world(config: WorldConfig, seed: int = 0, *, mdp: MDP | None = None) -> World:
+def make_world(
+    config: WorldConfig,
+    seed: int = 0,
+    *,
+    mdp: MDP | None = None,
+    behaviours: Behaviours | None = None,
+) -> World:
     """Draw a world: exact singular values, Haar left directions, right ones as the population has.
 
     Deviations are the same whatever the features, counts and decisions are.
 
     Args:
         mdp: the decision problem, where `config.decision.mdp` is `"given"` or `"texts"`.
+        behaviours: the policies whose trajectories are compared, in the place of the config's.
 
     Raises:
         InputError: the spectrum, the tail or the norm bound asked for cannot exist.
@@ -122,9 +129,12 @@ def make_world(config: WorldConfig, seed: int = 0, *, mdp: MDP | None = None) ->
     decisions = (None, None)
     if config.decision is not None:
         truth = Truth(base + delta, base, basis)
-        decisions = make_decisions(config.decision, truth, of_decisions, mdp)
+        decisions = make_decisions(config.decision, truth, of_decisions, mdp, behaviours)
     else:
-        checks.require(mdp is None, "make_world got an mdp, and the config has no decision problem")
+        checks.require(
+            mdp is None and behaviours is None,
+            "make_world got an mdp or behaviours, and the config has no decision problem",
+        )
     return World(
         config,
         base,

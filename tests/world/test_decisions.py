@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from simrlhf.core.checks import InputError
-from simrlhf.world import MDP, DecisionConfig, WorldConfig, make_world
+from simrlhf.world import MDP, Behaviours, DecisionConfig, WorldConfig, make_world
 
 SHAPES = {
     "garnet": {"n_states": 12, "n_actions": 3, "horizon": 4, "branching": 2},
@@ -55,8 +55,6 @@ def test_a_chain_moves_right_and_left_and_slips():
     np.testing.assert_allclose(kernel[2, 1], [0, 0.1, 0, 0.9, 0])
     np.testing.assert_allclose(kernel[2, 0], [0, 0.9, 0, 0.1, 0])
     np.testing.assert_allclose(kernel[4, 1], [0, 0, 0, 0.1, 0.9])
-    with pytest.raises(InputError, match="cannot be reached within horizon = 4"):
-        world_with("chain", horizon=4)
 
 
 def test_a_grid_has_walls():
@@ -102,7 +100,17 @@ def test_the_lower_bound_has_equal_gaps_of_random_sign_in_every_context():
         ({"mdp": "bandit", "horizon": 3}, "has one step, got horizon = 3"),
         ({"mdp": "grid", "n_states": 10, "n_actions": 4}, "must be a square"),
         ({"mdp": "chain", "n_actions": 3}, "has 2 actions, got n_actions = 3"),
+        ({"mdp": "chain", "n_states": 5, "horizon": 4}, "needs horizon = 5 at least, got 4"),
+        (
+            {"mdp": "grid", "n_states": 9, "n_actions": 4, "horizon": 4},
+            "needs horizon = 5 at least, got 4: its last state cannot be reached",
+        ),
         ({"mdp": "garnet", "n_states": 3, "branching": 4}, "at most n_states = 3"),
+        (
+            {"mdp": "garnet", "n_states": 2000, "n_actions": 4, "horizon": 20},
+            r"take 304,000,000 numbers, above the limit 134,217,728 \(1 GB\)",
+        ),
+        ({"n_actions": 1, "behaviour": "contrast"}, "needs two actions or more, got n_actions = 1"),
         ({"coverage": 1.5}, r"coverage = 1\.5 must be at most 1"),
         ({"shared_start": 1}, "shared_start must be true or false"),
     ],
@@ -116,17 +124,22 @@ def test_settings_that_cannot_be_are_refused(settings, message):
     ("decision", "more", "message"),
     [
         (None, {"features": "trajectories"}, "needs a decision problem"),
-        ({"mdp": "margin", "n_states": 81}, {}, "must be a multiple of N = 8"),
+        ({"mdp": "margin", "n_states": 81}, {}, "n_states = 81 to be a multiple of N = 8"),
+        ({"mdp": "texts"}, {"d2": 2}, "has features of d2 = 1, got d2 = 2"),
+        ({"behaviour": "expert"}, {}, "set base_norm above 0"),
         ({"mdp": "lower_bound", "n_states": 3}, {}, "one context for each of k = 2"),
         ({"mdp": "given"}, {}, r"needs make_world\(config, mdp=\.\.\.\)"),
         ({"mdp": "texts"}, {}, "for instance prompt_bandit"),
-        ({"mdp": "bandit", "n_actions": 1, "behaviour": "contrast"}, {}, "two actions or more"),
     ],
 )
 def test_worlds_whose_decisions_cannot_be_are_refused(decision, more, message):
     chosen = None if decision is None else DecisionConfig(**decision)
-    with pytest.raises(InputError, match=message):
+
+    def world() -> None:
         make_world(WorldConfig(n_users=8, d1=6, rank=2, decision=chosen, **more))
+
+    with pytest.raises(InputError, match=message):
+        world()
 
 
 def test_your_own_mdp_must_fit_the_rewards():
@@ -139,6 +152,18 @@ def test_your_own_mdp_must_fit_the_rewards():
         make_world(WorldConfig(n_users=8, d1=6, rank=2, decision=DecisionConfig()), mdp=own)
     with pytest.raises(InputError, match="the config has no decision problem"):
         make_world(WorldConfig(n_users=8, d1=6, rank=2), mdp=own)
+
+
+def test_your_own_behaviours_take_the_place_of_the_configs():
+    config = WorldConfig(n_users=8, d1=6, rank=2, decision=DecisionConfig(n_states=4))
+    first, second = np.full((1, 4, 2), 0.5), np.zeros((1, 4, 2))
+    second[..., 1] = 1.0
+    own = Behaviours(first, second, shared_start=False)
+    assert make_world(config, behaviours=own).behaviours is own
+    with pytest.raises(InputError, match=r"second has shape \(4, 2\)"):
+        make_world(config, behaviours=Behaviours(first, second[0]))
+    with pytest.raises(InputError, match="the config has no decision problem"):
+        make_world(WorldConfig(n_users=8, d1=6, rank=2), behaviours=own)
 
 
 def test_signs_need_a_hadamard_matrix():

@@ -76,7 +76,7 @@ def test_a_policy_of_the_wrong_shape_or_law_is_refused():
         mdp.require_policy("policy", np.ones((H, S, A)))
     one = np.full((4, H, S, A), 0.5)
     with pytest.raises(InputError, match="one policy for all users"):
-        Behaviours.of(mdp, one, one)
+        Behaviours(one, one).require_of(mdp)
 
 
 def test_users_with_first_states_of_their_own_are_counted():
