@@ -75,6 +75,20 @@ def backward(
     return carry, join(outputs, at_end)
 
 
+def choose(
+    q: jax.Array, reference: jax.Array, temperature: jax.Array, *, soft: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Values `(S,)` of the best choice under `q (S, A)`, and the choice itself.
+
+    Actions `(S,)`, ties to the lowest number; with a temperature the laws `(S, A)` of the
+    KL-regularised problem.
+    """
+    if not soft:
+        return q.max(axis=-1), q.argmax(axis=-1)
+    values = temperature * jax.nn.logsumexp(q / temperature, axis=-1, b=reference)
+    return values, reference * jnp.exp((q - values[:, None]) / temperature)
+
+
 def ahead(kernel: jax.Array, values: jax.Array) -> jax.Array:
     """`(P_h V)(s, a)` for `values (..., S)`."""
     states, actions, _ = kernel.shape

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simrlhf.core import numerics
-from simrlhf.policy.recursion import Tables, ahead, backward, batch_of, tables_of
+from simrlhf.policy.recursion import Tables, ahead, backward, batch_of, choose, tables_of
 from simrlhf.world import MDP
 
 
@@ -68,16 +68,12 @@ def _respond(
     soft: bool,
     batch: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    def choose(q: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if soft:
-            values = temperature * jax.nn.logsumexp(q / temperature, axis=-1, b=known)
-            return values, known * jnp.exp((q - values[:, None]) / temperature)
-        return q.max(axis=-1), q.argmax(axis=-1)
+    best = partial(choose, temperature=temperature, soft=soft)
 
     def step(
         values: jax.Array, reward: jax.Array, kernel: jax.Array, known: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        return choose(reward + ahead(kernel, values), known)
+        return best(reward + ahead(kernel, values), known)
 
     def taken(table: jax.Array, law: jax.Array) -> jax.Array:
         """Rows `(S, ...)` of `table (S, A, ...)` under the policy of one step."""
@@ -87,7 +83,7 @@ def _respond(
 
     def one_user(user: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
         theta, start = user
-        values, laws = backward(tables, theta, choose, step, (reference,))
+        values, laws = backward(tables, theta, best, step, (reference,))
 
         def flow(now: jax.Array, given: tuple) -> tuple[jax.Array, jax.Array]:
             law, features, kernel = given

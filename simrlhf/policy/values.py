@@ -23,7 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from simrlhf.core import checks, numerics
-from simrlhf.policy.recursion import Tables, ahead, backward, batch_of, rewards_of, tables_of
+from simrlhf.policy.recursion import (
+    Tables,
+    ahead,
+    backward,
+    batch_of,
+    choose,
+    rewards_of,
+    tables_of,
+)
 from simrlhf.world import MDP
 
 
@@ -161,23 +169,19 @@ def _optimise(
     soft: bool,
     batch: int,
 ) -> tuple[jax.Array, jax.Array]:
-    def choose(q: jax.Array, known: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        if soft:
-            scores = q / temperature
-            values = temperature * jax.nn.logsumexp(scores, axis=-1, b=known)
-            law = known * jnp.exp((q - values[:, None]) / temperature)
-        else:
-            values = q.max(axis=-1)
-            law = jax.nn.one_hot(q.argmax(axis=-1), q.shape[-1], dtype=q.dtype)
+    def last(q: jax.Array, known: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        values, law = choose(q, known, temperature, soft=soft)
+        if not soft:
+            law = jax.nn.one_hot(law, q.shape[-1], dtype=q.dtype)
         return values, (law, values)
 
     def step(
         values: jax.Array, reward: jax.Array, kernel: jax.Array, known: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        return choose(reward + ahead(kernel, values), known)
+        return last(reward + ahead(kernel, values), known)
 
     def one_user(user: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return backward(tables, user, choose, step, (reference,))[1]
+        return backward(tables, user, last, step, (reference,))[1]
 
     return jax.lax.map(one_user, theta, batch_size=batch)
 

@@ -132,7 +132,7 @@ def test_errors_of_rewards_are_under_the_pairs_that_are_drawn():
 
 def test_held_out_loss_and_coverage_draw_trajectories_too():
     world = world_with()
-    sample = sim.sample_preferences(world, 400, seed=1)
+    sample = sim.sample_preferences(world, 300, seed=1)
     result = sim.fit(sample, rank=2, norm_bound=8.0)
     assert 0.0 < held_out(world, result)["held_out_excess"] < 0.1
     found = coverage(world, sample, result, n_features=100)
@@ -142,6 +142,6 @@ def test_held_out_loss_and_coverage_draw_trajectories_too():
 
 def test_a_world_without_decisions_is_refused():
     world = sim.make_world(sim.WorldConfig(n_users=3, d1=4, rank=1))
-    result = sim.fit(sim.sample_preferences(world, 50), rank=1, norm_bound=4.0)
+    result = fitted(world_with())
     with pytest.raises(sim.InputError, match="no decision problem"):
         decision_gaps(world, result, n_pairs=50)
