@@ -1,7 +1,7 @@
 """Faults: whatever happens to a sweep, a rerun ends with the table of an undisturbed one.
 
 Processes are started by a fork server that has imported the program, for a sweep that is killed
-twenty times would otherwise spend its life importing.
+a dozen times would otherwise spend its life importing.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def _wait_for_new_file(out: Path, before: set[str], process) -> None:
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_at_random_moments(
+def test_killed_a_dozen_times_at_random_moments(
     study: str, sweep, tmp_path: Path, processes, assert_same_rows
 ) -> None:
     """Nothing is lost but tasks in flight: what was stored before a kill is there after it."""
     out = tmp_path / "killed"
     random = np.random.default_rng(20)
     kills, stored, moments = 0, 0, []
-    while kills < 20:
+    while kills < 12:
         before = _files(out)
         process = processes.Process(target=_sweep, args=(study, str(out), MANY))
         process.start()
