@@ -15,10 +15,9 @@ from simrlhf import testing, theory
 from simrlhf.study.checking import Check, Finding, Kind, attempt, exactly, sweeps
 from simrlhf.study.checking.pessimistic_runs import (
     DELTA,
-    drifting,
+    calibrated_radius,
     pessimistic_runs,
     slope_in_n,
-    worst_errors,
     written_bracket,
 )
 from simrlhf.testing import Judgement
@@ -33,7 +32,7 @@ CHECK = Check(
     "what the proof's constants allow (sqrt 2 more than Theorem 4.2's, where N >= nu^2 Sigma_tail "
     "lets the bias absorb the mean b_i); that condition, and what other units of the features do "
     "to it",
-    rival="a sixteenth of the allowed, where the gap is largest; Theorem 4.2's bracket, with the "
+    rival="a quarter of the allowed, where the gap is largest; Theorem 4.2's bracket, with the "
     "mean b_i; a condition that units leave alone",
     tolerance="a drift of the radius' constant counts from 1/4 on; sizes go to infinity",
     source="P-ShareLoRA, Corollary 4.1, Corollary B.1",
@@ -62,16 +61,13 @@ def judge(measured: dict[str, Any]) -> Finding:
         rival=np.sqrt(written_bracket(rows.assign(own_bias=rows["own_bias"] + 0.01))),
         statement="theory.corollary_4_1",
     )
-    found = testing.calibrate(
-        *worst_errors(users)[["error", "root"]].to_numpy().T,
-        **drifting(worst_errors(users)),
-    )
+    found = calibrated_radius(users)
     # the mean over users of what S5 allows, which the root of the mean bracket bounds in its turn
     held = attempt(
         testing.never_violated,
         rows["gap"],
         rows["allowed"],
-        rival=rows["allowed"] / 16.0,
+        rival=rows["allowed"] / 4.0,
         statement="Corollary 4.1 with the constants of its proof",
     )
     covering, filled = rows["gap"] / rows["bound"], rows["gap"] / rows["allowed"]

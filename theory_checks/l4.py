@@ -14,7 +14,6 @@ import scipy.linalg
 import scipy.stats
 
 from simrlhf import policy, testing, theory
-from simrlhf.metrics import designs
 from simrlhf.study.checking import Check, Finding, Kind, attempt, fitted_draws, proved
 from simrlhf.study.checking.limit_worlds import (
     by_kind,
@@ -162,22 +161,18 @@ def _gaussian_limits(world: World, n_pairs: int) -> dict[str, float]:
 
 def _bandit_rows(runs: list[dict[str, Any]]) -> pd.DataFrame:
     """The limit by the margins' density, and what these contexts let expect."""
-    rows, known = [], {}
-    for run in runs:
-        world = run["world"]
-        if id(world) not in known:
-            known[id(world)] = _covariance(world)
-        rows.append(
+    covariances = once_per_world(
+        [(run["world"], run["n_pairs"]) for run in runs],
+        lambda world, n_pairs: theory.reward_covariances(*ingredients(world, n_pairs)),
+    )
+    return pd.DataFrame(
+        [
             {key: value for key, value in run.items() if key != "world"}
             | {"kind": "bandit"}
-            | _bandit_limits(world, known[id(world)], run["n_pairs"])
-        )
-    return pd.DataFrame(rows)
-
-
-def _covariance(world: World) -> np.ndarray:
-    factors = np.einsum("ak,nab->nkb", world.basis, world.delta)
-    return theory.reward_covariances(world.basis, factors, designs.informations(world))
+            | _bandit_limits(run["world"], covariance, run["n_pairs"])
+            for run, covariance in zip(runs, covariances, strict=True)
+        ]
+    )
 
 
 def _bandit_limits(world: World, covariance: np.ndarray, n_pairs: int) -> dict[str, float]:

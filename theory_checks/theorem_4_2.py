@@ -13,10 +13,9 @@ from simrlhf import testing, theory
 from simrlhf.study.checking import Check, Finding, Kind, attempt, exactly, sweeps
 from simrlhf.study.checking.pessimistic_runs import (
     DELTA,
-    drifting,
+    calibrated_radius,
     pessimistic_runs,
     slope_in_n,
-    worst_errors,
     written_bracket,
 )
 
@@ -31,7 +30,7 @@ CHECK = Check(
     "contexts, 3 actions). Given c_3, S5 makes c_2 = sqrt(2 c_3) ||g_tar|| enough: so the drift "
     "is that of the radius' constant, by the user whose error is largest; and the gaps over what "
     "this c_2 allows",
-    rival="a sixteenth of the allowed, where the gap is largest; the bracket with n for N n",
+    rival="a quarter of the allowed, where the gap is largest; the bracket with n for N n",
     tolerance="a drift counts from 1/4 on; sizes go to infinity",
     source="P-ShareLoRA, Theorem 4.2 (B.4)",
 )
@@ -60,17 +59,14 @@ def judge(measured: dict[str, Any]) -> Finding:
         rival=users["bound"].head(5),
         statement="theory.theorem_4_2 with a constant",
     )
-    found = testing.calibrate(
-        *worst_errors(users)[["error", "root"]].to_numpy().T,
-        **drifting(worst_errors(users)),
-    )
+    found = calibrated_radius(users)
     # twice the radius, by S5; the constant is the same in every cell
     allowed = 2.0 * users["radius"] * users["target"]
     held = attempt(
         testing.never_violated,
         users["gap"],
         allowed,
-        rival=allowed / 16.0,
+        rival=allowed / 4.0,
         statement="Theorem 4.2 with the constants of its proof",
     )
     filled = users["gap"] / allowed

@@ -54,8 +54,9 @@ def has_informations(world: World) -> bool:
 def informations(world: World) -> np.ndarray:
     """`H_i = E[I(z) vec x vec x'] (N, p, p)` of every user, of one comparison.
 
-    Exact: by quadrature for isotropic laws and their linear images, summed over all pairs of
-    actions for a bandit's trajectories.
+    Exact: by quadrature for isotropic laws, and for features `x = L g` of an isotropic g as
+    `(L (x) I) H(L' Theta_i) (L (x) I)'`; summed over all pairs of actions for a bandit's
+    trajectories.
 
     Raises:
         InputError: there is no exact value (`has_informations`).

@@ -11,13 +11,12 @@ from simrlhf.core.links import get_link
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult
 from simrlhf.metrics.decisions import KINDS
+from simrlhf.metrics.designs import MOST_IN_MATRICES
 from simrlhf.policy import Ellipsoids, fisher_ellipsoid, optimal_policy, pessimistic_policy, value
 from simrlhf.world import World
 
 # of a fit without a norm bound: rewards of such a size are no surprise
 _USUAL_NORM = 10.0
-# numbers in the covariances of all users
-_MOST_NUMBERS = 2**26
 # a value gap is measured to this share of the range of values
 _TOLERANCE = 1e-4
 
@@ -87,9 +86,9 @@ def fit_sets(
     assert kind is not None
     n_users, size = result.delta.shape[0], result.delta[0].size
     checks.require(
-        n_users * size**2 <= _MOST_NUMBERS,
+        n_users * size**2 <= MOST_IN_MATRICES,
         f"covariances of N = {n_users} users and d1 d2 = {size} take {n_users * size**2:,} "
-        f"numbers, above the limit {_MOST_NUMBERS:,}; lower either",
+        f"numbers, above the limit {MOST_IN_MATRICES:,}; lower either",
     )
     level = checks.real("confidence", confidence, above=0.0, high=1.0 - 1e-9)
     counts = np.bincount(preferences.users, weights=preferences.weights, minlength=n_users)

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import scipy.special
 
-from simrlhf import testing, theory
+from simrlhf import testing
 from simrlhf.core import statistics, subspaces
 from simrlhf.data.preferences import Preferences
-from simrlhf.metrics import measure_instance
+from simrlhf.metrics import designs, measure_instance
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.checking.draws import Draw, fitted_draws
 from simrlhf.study.checking.form import attempt
@@ -157,20 +157,10 @@ class Ingredients(NamedTuple):
 
 
 def ingredients(world: World, n_pairs: int) -> Ingredients:
-    """Basis, factors, informations `H_i` and weights `n_i / n` of a world.
-
-    Features `x = L g` have `H_i = (L (x) I) H(L' Theta_i) (L (x) I)'` with the information H of the
-    isotropic `g`.
-    """
-    root, theta = world.feature_root, world.theta
-    law = "sphere" if world.features == "sphere" else "gaussian"
-    whitened = theta if root is None else root.T @ theta
-    informations = theory.isotropic_fisher(whitened, world.link, law)
-    if root is not None:
-        turn = np.kron(root, np.eye(world.config.d2))
-        informations = turn @ informations @ turn.T
+    """Basis, factors, informations `H_i` and weights `n_i / n` of a world."""
     factors = np.einsum("ak,nab->nkb", world.basis, world.delta)
-    return Ingredients(world.basis, factors, informations, world.counts(n_pairs) / n_pairs)
+    weights = world.counts(n_pairs) / n_pairs
+    return Ingredients(world.basis, factors, designs.informations(world), weights)
 
 
 def once_per_world(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simrlhf import policy
+from simrlhf import policy, testing
 from simrlhf.core import statistics
 from simrlhf.study.checking import sweeps
 from simrlhf.study.checking.draws import fitted_draws
@@ -128,20 +128,22 @@ def written_bracket(rows: pd.DataFrame, *, own_bias: bool = True) -> pd.Series:
     return found + rows["own_bias"] if own_bias else found
 
 
-def worst_errors(users: pd.DataFrame) -> pd.DataFrame:
-    """Of every fit the user with the largest error over the root of his bracket, `root`."""
+def calibrated_radius(users: pd.DataFrame) -> testing.Calibration:
+    """The constant under the root of (B.1), by the user of every fit who needs the largest.
+
+    Its drift is judged in sizes, which go to infinity.
+    """
     rows = users.assign(root=np.sqrt(users["bracket"]))
     fits = [rows["swept"], rows["value"], rows["repetition"]]
-    return rows.loc[(rows["error"] / rows["root"]).groupby(fits).idxmax()].reset_index(drop=True)
-
-
-def drifting(rows: pd.DataFrame) -> dict[str, Any]:
-    """Arguments of `testing.calibrate`: the drift in sizes, which go to infinity."""
-    return {
-        "variables": {axis: of for axis, of in sweeps.variables(rows).items() if axis in SIZES},
-        "repetition": rows["repetition"],
-        "towards": {axis: "infinity" for axis in rows["swept"].unique() if axis in SIZES},
-    }
+    rows = rows.loc[(rows["error"] / rows["root"]).groupby(fits).idxmax()].reset_index(drop=True)
+    axes = {axis: of for axis, of in sweeps.variables(rows).items() if axis in SIZES}
+    return testing.calibrate(
+        rows["error"],
+        rows["root"],
+        variables=axes,
+        repetition=rows["repetition"],
+        towards=dict.fromkeys(axes, "infinity"),
+    )
 
 
 def slope_in_n(users: pd.DataFrame, of: str) -> statistics.Interval:
