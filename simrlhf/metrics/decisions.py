@@ -56,8 +56,7 @@ def _random_value(world: World) -> float:
     mdp = world.mdp
     assert mdp is not None
     uniform = np.full((mdp.horizon, mdp.n_states, mdp.n_actions), 1.0 / mdp.n_actions)
-    own = world.n_users if mdp.initial.ndim == 2 else None
-    mean = feature_expectations(mdp, uniform, n_users=own)
+    mean = feature_expectations(mdp, uniform)
     return float(np.sum(world.theta * mean, axis=(1, 2)).mean())
 
 

@@ -67,10 +67,7 @@ def concentrability(
     users = _n_users(mdp, target)
     reference = behaviours.second if reference is None else reference
     ahead, behind = (
-        np.broadcast_to(
-            feature_expectations(mdp, policy, n_users=users if mdp.initial.ndim == 2 else None),
-            (users, *mdp.reward_shape),
-        )
+        np.broadcast_to(feature_expectations(mdp, policy), (users, *mdp.reward_shape))
         for policy in (target, reference)
     )
     gap = (ahead - behind).reshape(users, -1)

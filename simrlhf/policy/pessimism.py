@@ -28,7 +28,7 @@ import numpy as np
 from simrlhf.core import checks, numerics
 from simrlhf.policy import master
 from simrlhf.policy.confidence_sets import Ellipsoids
-from simrlhf.policy.responses import Responder
+from simrlhf.policy.responses import Responder, padded_users
 from simrlhf.policy.values import feature_expectations, occupancies
 from simrlhf.world import MDP
 
@@ -163,8 +163,7 @@ class _Search:
         self._radius = np.asarray(sets.radius)
         start = mdp.initial_of(n_users)
         self._respond = Responder(mdp, start, temperature=temperature, reference=reference)
-        own = n_users if mdp.initial.ndim == 2 else None
-        base = feature_expectations(mdp, reference, n_users=own)
+        base = feature_expectations(mdp, reference)
         self._base = np.broadcast_to(base.reshape(-1, self._centre.shape[1]), self._centre.shape)
         self._known = _Known.empty(n_users, *self._root.shape[:0:-1])
         self._u = np.zeros((n_users, self._root.shape[2]))
@@ -198,7 +197,7 @@ class _Search:
         scale = np.where(self.scale[users] > 0.0, self.scale[users], 1.0)
         known, count = self._known, self.iteration + 1
         # batches of few sizes, so that few are compiled
-        padded = _padded(users, self.lower.size)
+        padded = padded_users(users, self.lower.size)
         scales = np.where(self.scale[padded] > 0.0, self.scale[padded], 1.0)
         there = np.zeros((padded.size, known.capacity), dtype=bool)
         there[:, :count] = True
@@ -261,37 +260,13 @@ class _Search:
 
     def mixtures(self) -> np.ndarray:
         """The Markov policies with the mixed occupancies, `(N, H, S, A)`."""
-        n_users = self._centre.shape[0]
-        own = n_users if self._mdp.initial.ndim == 2 else None
-        seen = occupancies(self._mdp, self._reference, n_users=own)
+        seen = occupancies(self._mdp, self._reference)
         mixed = self._weights[:, 0, None, None, None] * seen
         for place in range(1, self._weights.shape[1]):
             users = np.flatnonzero(self._weights[:, place])
             if users.size:
-                laws = self._laws(users, place)
-                found = self._occupancies(laws, users)
+                found = self._respond.occupancies(self._known.queries[users, place], users)
                 mixed[users] += self._weights[users, place, None, None, None] * found
         total = mixed.sum(axis=-1, keepdims=True)
         reached = total > 0.0
         return np.where(reached, mixed / np.where(reached, total, 1.0), self._reference)
-
-    def _laws(self, users: np.ndarray, place: int) -> np.ndarray:
-        padded = _padded(users, self.lower.size)
-        found = self._respond(self._known.queries[padded, place], padded).policy[: users.size]
-        if self._temperature > 0.0:
-            return found
-        return np.eye(self._mdp.n_actions)[found]
-
-    def _occupancies(self, laws: np.ndarray, users: np.ndarray) -> np.ndarray:
-        if self._mdp.initial.ndim == 1:
-            return occupancies(self._mdp, laws)
-        mine = MDP(self._mdp.initial[users], self._mdp.kernels, self._mdp.features)
-        return occupancies(mine, laws)
-
-
-def _padded(users: np.ndarray, n_users: int) -> np.ndarray:
-    """The users, the first of them repeated up to N, N / 4, N / 16 ...: few sizes are compiled."""
-    size = n_users
-    while -(-size // 4) >= users.size and size > 1:
-        size = -(-size // 4)
-    return np.concatenate([users, np.full(size - users.size, users[0])])

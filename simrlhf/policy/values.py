@@ -104,17 +104,15 @@ def optimal_policy(
     return Plan(policy, np.einsum("ns,ns->n", start, values[:, 0]), values)
 
 
-def occupancies(mdp: MDP, policy: np.ndarray, *, n_users: int | None = None) -> np.ndarray:
-    """`P_pi(s_h = s, a_h = a)`, of the policy's shape: `(H, S, A)` or `(N, H, S, A)`.
+def occupancies(mdp: MDP, policy: np.ndarray) -> np.ndarray:
+    """`P_pi(s_h = s, a_h = a)`: `(N, H, S, A)`, or `(H, S, A)` where nothing tells users apart.
 
     Args:
-        n_users: where first states differ between users and the policy is one for all: `(N, H, S,
-            A)` is returned.
+        policy: `(H, S, A)`, one for all, or `(N, H, S, A)`.
     """
     policy = mdp.require_policy("policy", policy)
-    alone = policy.ndim == 3 and mdp.initial.ndim == 1 and n_users is None
-    users = policy.shape[0] if policy.ndim == 4 else n_users or mdp.initial.shape[0]
-    users = 1 if alone else users
+    alone = policy.ndim == 3 and mdp.initial.ndim == 1
+    users = 1 if alone else len(policy) if policy.ndim == 4 else len(mdp.initial)
     full = _for_users(mdp, policy, users)
     with numerics.float64_scope():
         start = jnp.asarray(mdp.initial_of(users))
@@ -123,9 +121,9 @@ def occupancies(mdp: MDP, policy: np.ndarray, *, n_users: int | None = None) -> 
     return found[0] if alone else found
 
 
-def feature_expectations(mdp: MDP, policy: np.ndarray, *, n_users: int | None = None) -> np.ndarray:
+def feature_expectations(mdp: MDP, policy: np.ndarray) -> np.ndarray:
     """`E_pi phi(tau)`, `(d1, d2)` or `(N, d1, d2)`, as `occupancies` has one or N."""
-    weights = occupancies(mdp, policy, n_users=n_users)
+    weights = occupancies(mdp, policy)
     flat = weights.reshape(*weights.shape[:-3], -1) @ mdp.flat_features.reshape(
         -1, math.prod(mdp.reward_shape)
     )

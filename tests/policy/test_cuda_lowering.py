@@ -39,7 +39,11 @@ KERNELS = {
     ),
     "gaps": (partial(gaps._gaps, batch=2), (TABLES, (spec(N, 2, P), spec(N, S)))),
     "respond": (
-        partial(responses._respond, soft=False, batch=2),
+        partial(responses._respond, soft=False, flow=False, batch=2),
+        (TABLES, (spec(N, P), spec(N, S)), spec(H, S, A), spec()),
+    ),
+    "occupancies of responses": (
+        partial(responses._respond, soft=True, flow=True, batch=2),
         (TABLES, (spec(N, P), spec(N, S)), spec(H, S, A), spec()),
     ),
     "centres": (
