@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from simrlhf.core import statistics
 from simrlhf.study import figures
-from simrlhf.study.curves import STYLES, measured
+from simrlhf.study.curves import value_gaps
 from simrlhf.study.results import fitted, load_results, require_one_world
 
 STUDY = "value_gap_vs_pairs"
@@ -57,14 +57,8 @@ def draw(results: Path, out: Path) -> list[Path]:
 
 
 def _panel(axis: Axes, rows: pd.DataFrame) -> None:
-    measured(axis, rows, "value_gap")
-    for name in ("share_b", "full", "oracle"):
-        curve = rows[rows["estimator"] == name].groupby("n_pairs")["gap_limit"].median().dropna()
-        axis.plot(curve.index, curve, ":", color=STYLES[name][0], lw=2.0, zorder=5)
-    axis.plot([], [], ":", color="#555555", lw=2.0, label="expected from the limit (L4)")
+    value_gaps(axis, rows)
     one = rows.iloc[0]
-    scale = (rows["optimal_value"] - rows["random_value"]).median()
-    axis.axhline(scale, color="#999999", lw=1.0, ls="--", label="loss of a random policy")
     crossing = crossing_of(rows, "share_b", "full")
     if math.isfinite(crossing):
         axis.axvline(crossing, color="#7F3C8D", lw=1.0)
@@ -77,13 +71,11 @@ def _panel(axis: Axes, rows: pd.DataFrame) -> None:
             fontsize=8,
             color="#7F3C8D",
         )
-    axis.set(xscale="log", yscale="log")
     axis.set_title(
         f"{one['decision_mdp']}: S = {one['decision_n_states']}, A = {one['decision_n_actions']}, "
         f"H = {one['decision_horizon']}; tail = {one['tail']:g}",
         fontsize=10,
     )
-    axis.grid(True, which="major", color="#DDDDDD", lw=0.5)
 
 
 def crossing_of(rows: pd.DataFrame, first: str, second: str) -> float:

@@ -12,10 +12,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 
 from simrlhf.study import figures
-from simrlhf.study.curves import STYLES, measured
+from simrlhf.study.curves import value_gaps
 from simrlhf.study.results import fitted, load_results, require_one_world
 
 STUDY = "value_gap_vs_users"
@@ -37,7 +36,7 @@ def draw(results: Path, out: Path) -> list[Path]:
         layout="constrained",
     )
     for axis, n_pairs in zip(axes[0], sizes, strict=True):
-        _panel(axis, rows[rows["n_pairs"] == n_pairs])
+        value_gaps(axis, rows[rows["n_pairs"] == n_pairs], against="n_users")
         axis.set_title(f"n = {n_pairs} pairs per user", fontsize=11)
         axis.set_xlabel("users  N")
     axes[0, 0].set_ylabel("value gap, mean over users")
@@ -45,18 +44,6 @@ def draw(results: Path, out: Path) -> list[Path]:
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     figure.suptitle(_caption(rows, len(everything) - len(rows)), fontsize=9)
     return figures.save(figure, out, STUDY)
-
-
-def _panel(axis: Axes, rows: pd.DataFrame) -> None:
-    measured(axis, rows, "value_gap", against="n_users")
-    for name in ("share_b", "full", "oracle"):
-        curve = rows[rows["estimator"] == name].groupby("n_users")["gap_limit"].median().dropna()
-        axis.plot(curve.index, curve, ":", color=STYLES[name][0], lw=2.0, zorder=5)
-    axis.plot([], [], ":", color="#555555", lw=2.0, label="expected from the limit (L4)")
-    scale = (rows["optimal_value"] - rows["random_value"]).median()
-    axis.axhline(scale, color="#999999", lw=1.0, ls="--", label="loss of a random policy")
-    axis.set(xscale="log", yscale="log")
-    axis.grid(True, which="major", color="#DDDDDD", lw=0.5)
 
 
 def _caption(rows: pd.DataFrame, failed: int) -> str:

@@ -15,6 +15,19 @@ STYLES = {
 }
 
 
+def value_gaps(axis: Axes, rows: pd.DataFrame, *, against: str = "n_pairs") -> None:
+    """Gaps of greedy policies, what L4 lets expect of them, and the loss of a random policy."""
+    measured(axis, rows, "value_gap", against=against)
+    for name in ("share_b", "full", "oracle"):
+        curve = rows[rows["estimator"] == name].groupby(against)["gap_limit"].median().dropna()
+        axis.plot(curve.index, curve, ":", color=STYLES[name][0], lw=2.0, zorder=5)
+    axis.plot([], [], ":", color="#555555", lw=2.0, label="expected from the limit (L4)")
+    scale = (rows["optimal_value"] - rows["random_value"]).median()
+    axis.axhline(scale, color="#999999", lw=1.0, ls="--", label="loss of a random policy")
+    axis.set(xscale="log", yscale="log")
+    axis.grid(True, which="major", color="#DDDDDD", lw=0.5)
+
+
 def measured(axis: Axes, rows: pd.DataFrame, column: str, *, against: str = "n_pairs") -> None:
     """Median over seeds with the middle half of them, for every estimator with a style."""
     for name, (colour, marker, label) in STYLES.items():

@@ -9,6 +9,7 @@ import pytest
 
 from simrlhf.core import statistics
 from simrlhf.estimators import fit, fit_many
+from simrlhf.estimators.uncertainty import Intervals
 from simrlhf.metrics import coverage, has_intervals
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.cells import DEFAULT_METRICS, METRICS
@@ -72,3 +73,27 @@ def test_where_nothing_is_finite_there_is_no_share(runs):
     assert np.isnan(row["coverage"])
     assert np.isnan(row["half_width"])
     assert row["infinite_errors"] == 1.0
+
+
+def test_intervals_are_asked_of_the_features_that_the_world_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anisotropic features are anisotropic here too."""
+    config = WorldConfig(n_users=4, d1=3, rank=1, features="anisotropic", feature_condition=50.0)
+    world = make_world(config, seed=1)
+    sample = sample_preferences(world, 100, seed=2)
+    result = fit(sample, rank=1, norm_bound=6.0)
+    seen = []
+
+    class Spy:
+        def intervals(self, users, features, confidence):
+            seen.append(features[:, :, 0])
+            return Intervals(*np.zeros((3, len(features))))
+
+    # the package has the function under the name of its module
+    monkeypatch.setitem(coverage.__globals__, "standard_errors", lambda *_: Spy())
+    coverage(world, sample, result, n_features=2000)
+    drawn = seen[0].T @ seen[0] / len(seen[0])
+    # 8,000 draws of a covariance whose largest entries are near 3
+    np.testing.assert_allclose(drawn, world.feature_covariance, atol=0.2)
+    assert np.abs(drawn - np.eye(3)).max() > 0.5
