@@ -8,6 +8,7 @@ from simrlhf.policy.confidence_sets import (
     frobenius_ball,
 )
 from simrlhf.policy.gaps import ValueGaps, value_gaps
+from simrlhf.policy.likelihood_sets import LikelihoodSets, likelihood_set
 from simrlhf.policy.pair_moments import pair_moments
 from simrlhf.policy.pessimism import PessimisticPlan, PlanStatus, pessimistic_policy
 from simrlhf.policy.values import Plan, feature_expectations, occupancies, optimal_policy, value
@@ -15,6 +16,7 @@ from simrlhf.policy.values import Plan, feature_expectations, occupancies, optim
 __all__ = [
     "Concentrability",
     "Ellipsoids",
+    "LikelihoodSets",
     "PessimisticPlan",
     "Plan",
     "PlanStatus",
@@ -24,6 +26,7 @@ __all__ = [
     "feature_expectations",
     "fisher_ellipsoid",
     "frobenius_ball",
+    "likelihood_set",
     "occupancies",
     "optimal_policy",
     "pair_moments",

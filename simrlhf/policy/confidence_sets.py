@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simrlhf.core import checks
+from simrlhf.policy.regions import Ball
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,9 @@ class Ellipsoids:
     centre: np.ndarray
     root: np.ndarray
     radius: np.ndarray
+
+    # the least value of a plane is known without a search
+    closed_form = True
 
     def __post_init__(self) -> None:
         for name in ("centre", "root", "radius"):
@@ -56,6 +60,14 @@ class Ellipsoids:
     def flat_centre(self) -> np.ndarray:
         """`(N, p)`."""
         return self.centre.reshape(self.n_users, -1)
+
+    def region_of(self, users: np.ndarray) -> Ball:
+        """In the coordinates u: the same ball for all."""
+        return Ball()
+
+    def worst(self, slopes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """The least of `offset + slope'u` over the ball, `slopes (n, q)`, `offsets (n,)`."""
+        return offsets - np.linalg.norm(slopes, axis=1)
 
     def holds(self, theta: np.ndarray) -> np.ndarray:
         """Whether each user's `theta (N, d1, d2)` is in his set, `(N,)`, up to rounding."""

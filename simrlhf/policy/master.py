@@ -1,12 +1,13 @@
 """The pessimistic value over finitely many policies: a small convex problem for every user.
 
-    min t   over u, t   subject to   c_j + a_j' u <= t,   ||u||^2 <= 1
+    min t   over u, t   subject to   c_j + a_j' u <= t,   room_c(u) >= 0
 
-with `c_j` the value of policy j under the centre and `a_j = zeta M' g_j`. Its Lagrange multipliers
-are the weights `lambda` of the policies' mixture, whose own worst value is
-`c' lambda - ||sum_j lambda_j a_j||` exactly. Solved by Newton's method on the central path of
+with `c_j` the value of policy j under the set's origin, `a_j = zeta M' g_j`, and the rooms those of
+the set (`policy.regions`; `1 - ||u||^2` for an ellipsoid). Its Lagrange multipliers are the weights
+`lambda` of the policies' mixture, whose own worst value is `c' lambda - ||sum_j lambda_j a_j||`
+over an ellipsoid. Solved by Newton's method on the central path of
 
-    t / mu - sum_j log(t - c_j - a_j' u) - log(1 - ||u||^2),
+    t / mu - sum_j log(t - c_j - a_j' u) - sum_c log room_c(u),
 
 warm from the last point: a new policy needs a few steps, and a point in the middle of what is left
 is a better question to the oracle than the corner that minimises.
@@ -18,6 +19,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from simrlhf.policy.regions import Region
 
 # Newton steps of one call; warm starts take fewer
 _STEPS = 40
@@ -35,7 +38,7 @@ class Cuts(NamedTuple):
 
 
 class Centre(NamedTuple):
-    """`u (n, q)`, the mixtures `weights (n, m)` and their worst values `lower (n,)`."""
+    """`u (n, q)`, the mixtures `weights (n, m)` and `lower (n,)`, below their worst values."""
 
     u: jax.Array
     weights: jax.Array
@@ -43,12 +46,12 @@ class Centre(NamedTuple):
 
 
 @jax.jit
-def centres(cuts: Cuts, u: jax.Array, mu: jax.Array) -> Centre:
-    """Central points for `mu (n,)`, from `u (n, q)` inside the ball."""
-    return jax.vmap(_centre)(cuts, u, mu)
+def centres(cuts: Cuts, region: Region, u: jax.Array, mu: jax.Array) -> Centre:
+    """Central points for `mu (n,)`, from `u (n, q)` strictly inside the users' sets."""
+    return jax.vmap(_centre)(cuts, region, u, mu)
 
 
-def _centre(cuts: Cuts, u: jax.Array, mu: jax.Array) -> Centre:
+def _centre(cuts: Cuts, region: Region, u: jax.Array, mu: jax.Array) -> Centre:
     slopes = jnp.where(cuts.there[:, None], cuts.slopes, 0.0)
     count = jnp.sum(cuts.there.astype(u.dtype))
 
@@ -57,21 +60,19 @@ def _centre(cuts: Cuts, u: jax.Array, mu: jax.Array) -> Centre:
         return jnp.where(cuts.there, t - cuts.offsets - slopes @ u, 1.0)
 
     def barrier(u: jax.Array, t: jax.Array) -> jax.Array:
-        room, inside = slack(u, t), 1.0 - u @ u
-        feasible = (room.min() > 0.0) & (inside > 0.0)
-        logs = jnp.sum(jnp.log(jnp.where(feasible, room, 1.0)))
-        value = t / mu - logs - jnp.log(jnp.where(feasible, inside, 1.0))
+        room = jnp.concatenate([slack(u, t), region.rooms(u)])
+        feasible = room.min() > 0.0
+        value = t / mu - jnp.sum(jnp.log(jnp.where(feasible, room, 1.0)))
         return jnp.where(feasible, value, jnp.inf)
 
     def newton(u: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         pull = jnp.where(cuts.there, 1.0 / slack(u, t), 0.0)
-        inside = 1.0 - u @ u
-        gradient = slopes.T @ pull + 2.0 * u / inside
+        push = 1.0 / region.rooms(u)
+        steep = push[:, None] * region.slopes(u)
+        gradient = slopes.T @ pull - steep.sum(axis=0)
         along = 1.0 / mu - pull.sum()
         scaled = pull[:, None] * slopes
-        curvature = (
-            scaled.T @ scaled + 2.0 * jnp.eye(u.size) / inside + 4.0 * jnp.outer(u, u) / inside**2
-        )
+        curvature = scaled.T @ scaled + steep.T @ steep - region.bend(u, push)
         # eliminate t: its row is (-sum d^2 a, sum d^2)
         corner = jnp.sum(pull**2)
         edge = -(scaled.T @ pull)
@@ -109,7 +110,9 @@ def _centre(cuts: Cuts, u: jax.Array, mu: jax.Array) -> Centre:
     top = jnp.max(jnp.where(cuts.there, cuts.offsets + slopes @ u, -jnp.inf))
     start = (u, top + mu * count, jnp.asarray(jnp.inf), jnp.asarray(0))
     u, t, *_ = jax.lax.while_loop(more, iterate, start)
-    pull = jnp.where(cuts.there, mu / slack(u, t), 0.0)
+    pull = jnp.where(cuts.there, 1.0 / slack(u, t), 0.0)
     weights = pull / pull.sum()
     offsets = jnp.where(cuts.there, cuts.offsets, 0.0)
-    return Centre(u, weights, offsets @ weights - jnp.linalg.norm(slopes.T @ weights))
+    multipliers = 1.0 / (pull.sum() * region.rooms(u))
+    lower = region.least(offsets @ weights, slopes.T @ weights, u, multipliers)
+    return Centre(u, weights, lower)

@@ -28,6 +28,7 @@ import numpy as np
 from simrlhf.core import checks, numerics
 from simrlhf.policy import master
 from simrlhf.policy.confidence_sets import Ellipsoids
+from simrlhf.policy.likelihood_sets import LikelihoodSets
 from simrlhf.policy.responses import Responder, padded_users
 from simrlhf.policy.values import feature_expectations, occupancies
 from simrlhf.world import MDP
@@ -70,7 +71,7 @@ class PessimisticPlan(NamedTuple):
 
 def pessimistic_policy(
     mdp: MDP,
-    sets: Ellipsoids,
+    sets: Ellipsoids | LikelihoodSets,
     *,
     reference: np.ndarray,
     temperature: float = 0.0,
@@ -154,9 +155,14 @@ class _Search:
     """
 
     def __init__(
-        self, mdp: MDP, sets: Ellipsoids, reference: np.ndarray, temperature: float
+        self,
+        mdp: MDP,
+        sets: Ellipsoids | LikelihoodSets,
+        reference: np.ndarray,
+        temperature: float,
     ) -> None:
         n_users = sets.n_users
+        self._sets = sets
         self._mdp, self._reference, self._temperature = mdp, reference, temperature
         self._centre = sets.flat_centre
         self._root = np.broadcast_to(sets.root, (n_users, *sets.root.shape[1:]))
@@ -209,6 +215,7 @@ class _Search:
                     jnp.asarray(known.offsets[padded] / scales[:, None]),
                     jnp.asarray(there),
                 ),
+                self._sets.region_of(padded),
                 jnp.asarray(self._u[padded]),
                 jnp.asarray(np.concatenate([mu, np.full(padded.size - users.size, 1.0)])),
             )
@@ -238,21 +245,25 @@ class _Search:
         lowest = value < self.upper[users]
         self.upper[users[lowest]] = value[lowest]
         self.best[users[lowest]] = theta[lowest]
-        alone = offsets - np.linalg.norm(slopes, axis=1)
+        if not self._sets.closed_form:
+            return
+        alone = self._sets.worst(slopes, offsets)
         better = alone > self.lower[users]
         self.lower[users[better]] = alone[better]
         self._weights[users[better]] = 0.0
         self._weights[users[better], place] = 1.0
 
     def thin(self, tol: float) -> None:
-        """Leave out of every mixture what its certificate can do without."""
+        """Leave out of every mixture what its certificate can do without, where that is known."""
+        if not self._sets.closed_form:
+            return
         done = np.zeros(self.lower.size, dtype=bool)
         largest = self._weights.max(axis=1, keepdims=True)
         for share in _SHARES:
             weights = np.where(self._weights > share * largest, self._weights, 0.0)
             weights /= weights.sum(axis=1, keepdims=True)
             pulls = np.einsum("nmq,nm->nq", self._known.slopes, weights)
-            value = np.sum(self._known.offsets * weights, axis=1) - np.linalg.norm(pulls, axis=1)
+            value = self._sets.worst(pulls, np.sum(self._known.offsets * weights, axis=1))
             allowed = np.maximum(tol * self.scale, self.upper - self.lower)
             take = ~done & (self.upper - value <= allowed)
             self._weights[take], self.lower[take] = weights[take], value[take]
