@@ -44,6 +44,12 @@ class Redraws:
             found[rows] = self._rewards(users[rows], features[rows]).var(axis=0, ddof=1)
         return found
 
+    def delta_of_all(self) -> np.ndarray:
+        """`(R, N, d1, d2)`, the refitted deviations; as large as that."""
+        if self.delta is not None:
+            return self.delta
+        return np.einsum("rak,rnkb->rnab", self.bases, self.weights, optimize=True)
+
     def _rewards(self, users: np.ndarray, features: np.ndarray) -> np.ndarray:
         if self.delta is not None:
             each = [np.einsum("mab,mab->m", features, delta[users]) for delta in self.delta]

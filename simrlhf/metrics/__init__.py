@@ -1,15 +1,17 @@
 """From a truth and a fit to numbers."""
 
 from simrlhf.metrics.bounds import bounds_of_fit
+from simrlhf.metrics.confidence import SET_KINDS, fit_sets, has_sets
 from simrlhf.metrics.coverage import coverage, has_intervals
 from simrlhf.metrics.decisions import decision_gaps
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
 from simrlhf.metrics.held_out import held_out
 from simrlhf.metrics.instance import Instance, measure_instance
-from simrlhf.metrics.pessimism import fit_sets, has_sets, pessimistic_gaps
+from simrlhf.metrics.pessimism import pessimistic_gaps, sets_and_gaps
 from simrlhf.metrics.recovery import recovery
 
 __all__ = [
+    "SET_KINDS",
     "EfficiencyLimits",
     "Instance",
     "bounds_of_fit",
@@ -24,4 +26,5 @@ __all__ = [
     "measure_instance",
     "pessimistic_gaps",
     "recovery",
+    "sets_and_gaps",
 ]

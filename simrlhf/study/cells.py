@@ -25,6 +25,7 @@ from simrlhf.metrics import (
     held_out,
     pessimistic_gaps,
     recovery,
+    sets_and_gaps,
 )
 from simrlhf.prompts import prompt_bandit
 from simrlhf.sampling import sample_preferences
@@ -296,6 +297,10 @@ def _pessimism(world: World, preferences: Preferences, result: FitResult, _: int
     return pessimistic_gaps(world, preferences, result) if has_sets(result) else {}
 
 
+def _sets(world: World, preferences: Preferences, result: FitResult, _: int) -> Row:
+    return sets_and_gaps(world, preferences, result) if has_sets(result) else {}
+
+
 METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "recovery": _recovery,
     "bounds": _bounds,
@@ -303,7 +308,10 @@ METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "coverage": _coverage,
     "decisions": _decisions,
     "pessimism": _pessimism,
+    "sets": _sets,
 }
+# those that ask for a decision problem
+DECISION_METRICS = ("decisions", "pessimism", "sets")
 # what a study measures that does not say
 DEFAULT_METRICS = ("recovery", "bounds")
 CELLS: dict[str, Callable[[Task], list[Row]]] = {"recovery": run_recovery}

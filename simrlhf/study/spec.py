@@ -8,7 +8,7 @@ cell = "recovery"        # a cell function of simrlhf.study.cells
 [grid]
 n_pairs = {from = 50, to = 3200, points = 7}   # even in the logarithm; samples are nested
 estimators = ["share_b", "full"]
-metrics = ["recovery", "bounds"]               # or held_out, coverage, decisions, pessimism
+metrics = ["recovery", "bounds"]               # and others of cells.METRICS
 repetitions = 5
 seed = 0
 zip = ["n_users", "d1"]                        # these two move together
@@ -51,6 +51,7 @@ from simrlhf.study.axes import Point
 from simrlhf.study.cells import (
     BASES,
     CELLS,
+    DECISION_METRICS,
     DEFAULT_METRICS,
     LIMITED,
     METRICS,
@@ -155,9 +156,9 @@ def build_study(
     points = _points(settings)
     for point in points:
         checks.require(
-            point.world.decision is not None or not {"decisions", "pessimism"} & set(metrics),
-            "metrics name 'decisions' or 'pessimism', and the study has no decision problem; give "
-            "it a section [decision] with a key mdp",
+            point.world.decision is not None or not {*DECISION_METRICS} & set(metrics),
+            f"metrics name one of {', '.join(DECISION_METRICS)}, and the study has no decision "
+            "problem; give it a section [decision] with a key mdp",
         )
         for estimator in estimators:
             _check_class(point, estimator)

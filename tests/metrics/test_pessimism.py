@@ -9,7 +9,14 @@ import pytest
 
 import simrlhf as sim
 from simrlhf import policy, theory
-from simrlhf.metrics import decision_gaps, designs, fit_sets, pessimistic_gaps
+from simrlhf.metrics import (
+    SET_KINDS,
+    decision_gaps,
+    designs,
+    fit_sets,
+    pessimistic_gaps,
+    sets_and_gaps,
+)
 
 
 def expert_world(coverage: float, *, seed: int = 0) -> sim.World:
@@ -71,6 +78,25 @@ def test_gaps_are_those_of_the_pessimistic_policies():
     assert found["pessimistic_worst_gap"] == pytest.approx(gaps.max(), abs=1e-9)
     assert found["set_coverage"] == sets.holds(world.theta).mean()
     assert 0.0 <= found["largest_certificate"] <= 1e-4
+
+
+def test_every_kind_of_set_has_its_coverage_and_its_gap():
+    world = expert_world(0.3)
+    sample, result = fitted(world, 100)
+    row = sets_and_gaps(world, sample, result)
+    assert {name.removeprefix("pessimistic_gap_") for name in row if "_gap_" in name} == {
+        *SET_KINDS
+    }
+    assert (
+        row["pessimistic_gap_fisher"] == pessimistic_gaps(world, sample, result)["pessimistic_gap"]
+    )
+    for kind in ("fisher", "ball_explicit"):
+        for level in (50, 99):
+            sets = fit_sets(sample, result, kind=kind, confidence=level / 100)
+            assert row[f"covered_{kind}_{level}"] == sets.holds(world.theta).mean()
+    assert row["covered_ball_explicit_50"] == row["all_covered_ball_explicit"] == 1.0
+    assert row["covered_likelihood_99"] == 0.0  # around a fitted basis
+    assert not any("covered" in name and "oracle" in name for name in row)
 
 
 def test_sets_have_the_covariance_of_the_limit_where_there_are_many_pairs():

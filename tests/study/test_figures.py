@@ -11,7 +11,12 @@ import pytest
 from simrlhf.study import commands, figures, shipped
 from simrlhf.study.commands import SweepOptions
 
-STUDIES = ("value_gap_vs_pairs", "value_gap_vs_users", "value_gap_vs_coverage")
+STUDIES = (
+    "value_gap_vs_pairs",
+    "value_gap_vs_users",
+    "value_gap_vs_coverage",
+    "pessimism_vs_greedy",
+)
 
 
 @pytest.mark.slow
