@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from simrlhf.core import statistics
 from simrlhf.study import figures
@@ -61,7 +62,7 @@ def draw(results: Path, out: Path) -> list[Path]:
         column[-1].set_xlabel("pairs per user  n")
     axes[0, 0].set_ylabel(f"actual coverage\n{_share(shares[-1])}, n = {rows['n_pairs'].max()}")
     handles = [
-        plt.Line2D([], [], color=colour, marker=marker, lw=1.2, ms=5, label=label)
+        Line2D([], [], color=colour, marker=marker, lw=1.2, ms=5, label=label)
         for kind, (colour, marker, label) in _KINDS.items()
         if f"pessimistic_gap_{kind}" in rows
     ]

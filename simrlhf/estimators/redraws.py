@@ -48,6 +48,8 @@ class Redraws:
         """`(R, N, d1, d2)`, the refitted deviations; as large as that."""
         if self.delta is not None:
             return self.delta
+        assert self.bases is not None
+        assert self.weights is not None
         return np.einsum("rak,rnkb->rnab", self.bases, self.weights, optimize=True)
 
     def _rewards(self, users: np.ndarray, features: np.ndarray) -> np.ndarray:

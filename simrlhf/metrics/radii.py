@@ -9,6 +9,7 @@ from simrlhf.core import checks
 from simrlhf.core.links import get_link
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult, standard_errors
+from simrlhf.estimators.redraws import Redraws
 from simrlhf.world import World
 
 
@@ -90,15 +91,15 @@ def explicit_radius(preferences: Preferences, result: FitResult, *, confidence: 
     smallest, widest = theory.design_extremes(preferences.features, preferences.offsets, weights)
     shape = {"d1": d1, "n_users": n_users, "d2": d2}
     half = 0.5 * (1.0 - confidence)
-    # the error is wanted, and not the distance that follows from it
-    distance = {"sigma_k": 1.0, "ceiling": 1.0}
     noise = theory.net_noise_bound(
         score_width=constants.score_width, largest_design=widest, delta=half, **shape
     )
+    # the errors are wanted, and not the distances that follow from them
     by_scores = theory.oracle_inequality(
         noise_norm=theory.noise_norm_bound(noise.value, rank=rank, **shape),
         tail=0.0,
-        **distance,
+        sigma_k=1.0,
+        ceiling=1.0,
         curvature=constants.eta,
         smallest_design=smallest,
         largest_design=widest,
@@ -123,7 +124,8 @@ def explicit_radius(preferences: Preferences, result: FitResult, *, confidence: 
         laws.value,
         smallest_information=constants.smallest_information,
         smallest_design=smallest,
-        **distance,
+        sigma_k=1.0,
+        ceiling=1.0,
     )
     # a bound that does not apply, or has nothing to divide by, is no candidate
     found = [by_scores.terms.get("error", np.nan), by_laws.terms["error"], 2.0 * bound]
@@ -141,4 +143,5 @@ def redrawn_errors(
     found = standard_errors(
         result, preferences, method="bootstrap", n_bootstrap=n_bootstrap, seed=seed
     )
+    assert isinstance(found.parts, Redraws)
     return found.parts.delta_of_all() - result.delta
