@@ -7,6 +7,7 @@ from simrlhf.metrics.decisions import decision_gaps
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
 from simrlhf.metrics.held_out import held_out
 from simrlhf.metrics.instance import Instance, measure_instance
+from simrlhf.metrics.likelihood_bracket import LikelihoodBracket, likelihood_bracket
 from simrlhf.metrics.pessimism import pessimistic_gaps, sets_and_gaps
 from simrlhf.metrics.recovery import recovery
 
@@ -14,6 +15,7 @@ __all__ = [
     "SET_KINDS",
     "EfficiencyLimits",
     "Instance",
+    "LikelihoodBracket",
     "bounds_of_fit",
     "coverage",
     "decision_gaps",
@@ -23,6 +25,7 @@ __all__ = [
     "has_intervals",
     "has_sets",
     "held_out",
+    "likelihood_bracket",
     "measure_instance",
     "pessimistic_gaps",
     "recovery",
