@@ -6,10 +6,17 @@ from simrlhf.metrics.decisions import decision_gaps
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
 from simrlhf.metrics.held_out import held_out
 from simrlhf.metrics.instance import Instance, measure_instance
+from simrlhf.metrics.new_users import (
+    Arrival,
+    new_user_bounds,
+    new_user_errors,
+    new_user_gaps,
+)
 from simrlhf.metrics.pessimism import fit_sets, has_sets, pessimistic_gaps
 from simrlhf.metrics.recovery import recovery
 
 __all__ = [
+    "Arrival",
     "EfficiencyLimits",
     "Instance",
     "bounds_of_fit",
@@ -22,6 +29,9 @@ __all__ = [
     "has_sets",
     "held_out",
     "measure_instance",
+    "new_user_bounds",
+    "new_user_errors",
+    "new_user_gaps",
     "pessimistic_gaps",
     "recovery",
 ]

@@ -10,7 +10,7 @@ import pytest
 
 from simrlhf.study import commands, results
 from simrlhf.study.axes import Point
-from simrlhf.study.cells import Cell, Draw, Task
+from simrlhf.study.tasks import Cell, Draw, Task
 from simrlhf.world import WorldConfig
 
 STUDY = """
