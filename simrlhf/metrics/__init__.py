@@ -1,6 +1,6 @@
 """From a truth and a fit to numbers."""
 
-from simrlhf.metrics.bounds import bounds_of_fit
+from simrlhf.metrics.bounds import bounds_of_fit, reward_limit
 from simrlhf.metrics.coverage import coverage, has_intervals
 from simrlhf.metrics.decisions import decision_gaps
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
@@ -34,4 +34,5 @@ __all__ = [
     "new_user_gaps",
     "pessimistic_gaps",
     "recovery",
+    "reward_limit",
 ]

@@ -106,9 +106,10 @@ def new_user_bounds(arrival: Arrival) -> dict[str, float]:
         `reward_limit`: the root of the mean over the new users of `E||E_0||_Sigma^2` to first order
         (L5 for share_b; its first term alone, which is L2's, for the oracle; L2 for full), NaN for
         other estimators, with a ridge or another base than the world's, and where L1 fails;
-        `largest_sine`: that between the frozen basis and the world's; `s6`: a bound of `reward_error`, of probability 0.95 over the labels
-        for all new users together, and `s6_ceiling`, what 2 R makes of it, at which it says
-        nothing; both only for users on a frozen basis, NaN where S6 does not apply.
+        `largest_sine`: that between the frozen basis and the world's; `s6`: a bound of
+        `reward_error`, of probability 0.95 over the labels for all new users together, and
+        `s6_ceiling`, what 2 R makes of it, at which it says nothing. These three only for users on
+        a frozen basis, NaN where S6 does not apply.
     """
     covariance = _covariance(arrival)
     found = {"reward_limit": math.nan}
@@ -187,9 +188,9 @@ def _s6_of_user(arrival: Arrival, user: int, sine: float, ceiling: float) -> flo
     """S6 of one new user, `||E_0||_F <=`, given his pairs and his fit.
 
     The proof (`theory.new_users`) needs of curvature only that the loss on the basis is strongly
-    convex on the segment from `V0` to the fit. `s lambda_min(Z'Z)` with one s for all pairs says so,
-    and is vacuous where one reward is large; here every pair has its own, the smaller curvature of
-    its label's loss at the segment's ends: `lambda_min(Z' diag(s_j) Z)`.
+    convex on the segment from `V0` to the fit. `s lambda_min(Z'Z)` with one s for all pairs says
+    so, and is vacuous where one reward is large; here every pair has its own, the smaller curvature
+    of its label's loss at the segment's ends: `lambda_min(Z' diag(s_j) Z)`.
 
     NaN for a user whose truth lies outside the ball: `V0` need not be feasible.
     """

@@ -22,6 +22,7 @@ from simrlhf.metrics import (
     held_out,
     pessimistic_gaps,
     recovery,
+    reward_limit,
 )
 from simrlhf.sampling import sample_preferences
 from simrlhf.study import newcomers
@@ -133,7 +134,11 @@ def _recovery(world: World, _: Preferences, result: FitResult, __: int) -> Row:
 
 def _bounds(world: World, preferences: Preferences, result: FitResult, n_pairs: int) -> Row:
     # what is proved is proved of share_b, about deviations from the world's own base
-    if result.estimator != "share_b" or not np.array_equal(result.theta_init, world.theta_init):
+    if not np.array_equal(result.theta_init, world.theta_init):
+        return {}
+    if result.estimator in ("oracle", "full"):
+        return {"reward_limit": reward_limit(world, result, n_pairs=n_pairs)}
+    if result.estimator != "share_b":
         return {}
     return bounds_of_fit(world, preferences, result, n_pairs=n_pairs)
 
