@@ -204,7 +204,7 @@ def _bars(middle: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def _common(upper: Axes, lower: Axes) -> tuple[list, list[str]]:
     """Entries for all panels: line styles above, and what is in the lower panels."""
-    lines = {":": "limit (L2, L4)"} | {line: said for line, said in _READINGS.values()}
+    lines = {":": "limit (L2, L4)"} | dict(_READINGS.values())
     extra = [upper.plot([], [], ls, color="#555555", lw=1.5)[0] for ls in lines]
     handles, labels = lower.get_legend_handles_labels()
     return [*extra, *handles], [*lines.values(), *labels]

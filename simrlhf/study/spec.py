@@ -153,7 +153,8 @@ def build_study(
     wanted = settings.get("grid.metrics", [*DEFAULT_METRICS])
     metrics = axes.axis_values("metrics", wanted, whole=False)
     for metric in metrics:
-        checks.choice(f"metric of the cell {cell!r}", metric, CELLS[cell].metrics)
+        remedy = f"the cell {cell!r} measures no other"
+        checks.choice("metric", metric, CELLS[cell].metrics, remedy=remedy)
     points = _points(settings)
     for point in points:
         checks.require(

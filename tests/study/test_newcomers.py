@@ -208,7 +208,10 @@ def test_a_sweep_has_its_keys_resumes_and_is_compared(path: str, tmp_path: Path,
         ),
         (("[20, 40]", "[20, 0]"), r"newcomers\.old_pairs = 0 must be at least 1"),
         (('"new_users"', '"recovery"'), r"\[newcomers\] is for cell = 'new_users'.*leave it out"),
-        (('["recovery"]', '["coverage"]'), r"metric of the cell 'new_users' 'coverage'"),
+        (
+            ('["recovery"]', '["coverage"]'),
+            r"unknown metric 'coverage'.*'new_users' measures no other",
+        ),
         (
             ("norm_bound = 4.0", 'theta_init = "global"'),
             r"theta_init = 'global' would give old and",
