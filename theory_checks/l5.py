@@ -74,17 +74,8 @@ def _halves(world: World, n_pairs: int, *, seed: int) -> tuple[Preferences, Pref
     """Pairs of the old users and of the new ones."""
     height = n_pairs * -(-int(world.counts(n_pairs).max()) // n_pairs)
     everything = sample_preferences(world, np.full(2 * _OLD, height), seed=seed)
-    old = everything.users < _OLD
-
-    def of(mine: np.ndarray) -> Preferences:
-        return Preferences.from_pairs(
-            everything.users[mine],
-            everything.features[mine],
-            everything.labels[mine],
-            link=world.link.name,
-        )
-
-    return of(old), of(~old)
+    old = np.arange(2 * _OLD) < _OLD
+    return everything.of_users(old), everything.of_users(~old)
 
 
 def _new_users(world: World, halves: tuple[Preferences, Preferences], n_pairs: int) -> float:

@@ -21,8 +21,8 @@ import numpy as np
 
 from simrlhf.core import numerics
 from simrlhf.study import cluster, results, runner
-from simrlhf.study.cells import Task
 from simrlhf.study.spec import StudySpec, load_study
+from simrlhf.study.tasks import Task
 
 STUDY = "subspace_vs_pairs"
 # 2,000 cells: five estimators, four sample sizes, one hundred repetitions

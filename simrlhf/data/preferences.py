@@ -196,6 +196,24 @@ class Preferences:
         )
         return made
 
+    def of_users(self, wanted: np.ndarray) -> Preferences:
+        """The users where `wanted` `(N,)` is true, with all their pairs and their ids."""
+        wanted = np.asarray(wanted)
+        checks.shape("wanted", wanted, (self.n_users,), remedy="one entry for each user")
+        wanted = wanted.astype(bool)
+        keep = wanted[self.users]
+        made = type(self).__new__(type(self))
+        made._store(
+            features=self.features[keep],
+            labels=self.labels[keep],
+            weights=self.weights[keep],
+            offsets=np.concatenate([[0], np.cumsum(self.counts[wanted])]),
+            user_ids=self.user_ids[wanted],
+            groups=None if self.groups is None else self.groups[keep],
+            link=self.link,
+        )
+        return made
+
     def reweighted(self, weights: np.ndarray) -> Preferences:
         """The same pairs with other `weights` `(P,)`; 0 switches a pair off but keeps its place.
 

@@ -12,7 +12,7 @@ from simrlhf.core import checks
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult
 from simrlhf.metrics.designs import label_precision
-from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits
+from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
 from simrlhf.metrics.instance import Instance, measure_instance
 from simrlhf.world import World
 
@@ -133,23 +133,51 @@ def _oracle_inequalities(
     return {**{f"s2_{level}": bound.value for level, bound in bounds.items()}, "s2_slack": slack}
 
 
+def reward_limit(world: World, result: FitResult, *, n_pairs: int) -> float:
+    """The root mean square reward error of L2, for fits of share_b, oracle and full.
+
+    NaN for others, where the truth is not in the interior of the class (a tail, which `full` has
+    room for, or the fit's ball), and where `efficiency_limits` or `full_limit` is NaN.
+    """
+    if not _is_inside(world, result):
+        return math.nan
+    if result.estimator == "full":
+        return float(np.sqrt(_full_limit_of(world) / n_pairs))
+    if result.estimator not in ("share_b", "oracle"):
+        return math.nan
+    return float(np.sqrt(getattr(_limits_of(world, n_pairs), result.estimator) / n_pairs))
+
+
 def _limits(world: World, result: FitResult, n_pairs: int) -> dict[str, float]:
     """L1 and L2, which hold where the truth lies in the interior of the class."""
-    outside = result.norm_bound is not None and _largest_norm(world) >= result.norm_bound
-    if world.config.tail > 0 or outside:
-        return {"limit": float("nan"), "reward_limit": float("nan")}
-    # with equal users the limits are the same for every n
-    found = _limits_of_world(world, None if world.count_factors is None else n_pairs)
+    if not _is_inside(world, result):
+        return {"limit": math.nan, "reward_limit": math.nan}
     return {
-        "limit": float(np.sqrt(found.subspace / n_pairs)),
-        "reward_limit": float(np.sqrt(found.share_b / n_pairs)),
+        "limit": float(np.sqrt(_limits_of(world, n_pairs).subspace / n_pairs)),
+        "reward_limit": reward_limit(world, result, n_pairs=n_pairs),
     }
+
+
+def _is_inside(world: World, result: FitResult) -> bool:
+    """Whether the truth lies in the interior of the fit's class."""
+    outside = result.norm_bound is not None and _largest_norm(world) >= result.norm_bound
+    return not outside and (world.config.tail == 0 or result.estimator == "full")
+
+
+def _limits_of(world: World, n_pairs: int) -> EfficiencyLimits:
+    """With equal users the limits are the same for every n."""
+    return _limits_of_world(world, None if world.count_factors is None else n_pairs)
 
 
 # the rows of a world follow one another
 @lru_cache(maxsize=2)
 def _limits_of_world(world: World, n_pairs: int | None) -> EfficiencyLimits:
     return efficiency_limits(world, n_pairs=n_pairs)
+
+
+@lru_cache(maxsize=2)
+def _full_limit_of(world: World) -> float:
+    return full_limit(world)
 
 
 def _largest_norm(world: World) -> float:

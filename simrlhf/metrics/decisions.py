@@ -13,7 +13,7 @@ from simrlhf.estimators import FitResult
 from simrlhf.metrics.designs import has_informations, informations
 from simrlhf.metrics.efficiency import sees_everything
 from simrlhf.policy import feature_expectations, value_gaps
-from simrlhf.world import World
+from simrlhf.world import MDP, World
 
 # the covariance of L2 that belongs to an estimator
 KINDS = {"share_b": "joint", "oracle": "oracle", "full": "full"}
@@ -46,18 +46,19 @@ def decision_gaps(world: World, result: FitResult, *, n_pairs: int) -> dict[str,
         "value_gap": found.mean,
         "worst_gap": found.worst,
         "optimal_value": float(found.optimal.mean()),
-        "random_value": _random_value(world),
+        "random_value": float(random_values(world).mean()),
         "gap_limit": _gap_limit(world, result, n_pairs),
     }
 
 
 @lru_cache(maxsize=2)
-def _random_value(world: World) -> float:
+def random_values(world: World) -> np.ndarray:
+    """`(N,)`: what every user has of the policy that chooses uniformly."""
     mdp = world.mdp
     assert mdp is not None
     uniform = np.full((mdp.horizon, mdp.n_states, mdp.n_actions), 1.0 / mdp.n_actions)
     mean = feature_expectations(mdp, uniform)
-    return float(np.sum(world.theta * mean, axis=(1, 2)).mean())
+    return np.sum(world.theta * mean, axis=(1, 2))
 
 
 def _gap_limit(world: World, result: FitResult, n_pairs: int) -> float:
@@ -67,17 +68,35 @@ def _gap_limit(world: World, result: FitResult, n_pairs: int) -> float:
         np.linalg.norm(world.delta, axis=(1, 2)).max() >= result.norm_bound
     )
     missed = world.config.tail > 0 and kind != "full"
-    if kind is None or outside or missed or mdp.horizon > 1 or mdp.n_actions != 2:
+    if kind is None or outside or missed or not has_one_margin(mdp):
         return math.nan
     covariance = _covariances(world, kind)
-    if covariance is None:
-        return math.nan
+    return math.nan if covariance is None else expected_gap(world, covariance / n_pairs)
+
+
+def has_one_margin(mdp: MDP) -> bool:
+    """Whether a policy's choices are between two actions, in one step: L4's problem."""
+    return mdp.horizon == 1 and mdp.n_actions == 2
+
+
+def expected_gap(world: World, covariance: np.ndarray, users: slice = slice(None)) -> float:
+    """Mean over `users` of the gap that a normal error of the rewards lets expect (L4).
+
+    Args:
+        covariance: `Cov(vec E_i) (M, p, p)` of every one of them.
+
+    Returns:
+        The gap, in a bandit of two actions (`has_one_margin`).
+    """
+    mdp = world.mdp
+    assert mdp is not None
+    assert has_one_margin(mdp)
     differences = mdp.flat_features[0, :, 1] - mdp.flat_features[0, :, 0]
     gaps = theory.normal_value_gap(
-        margins=world.theta.reshape(world.n_users, -1) @ differences.T,
+        margins=world.theta[users].reshape(len(covariance), -1) @ differences.T,
         variances=np.einsum("sp,npq,sq->ns", differences, covariance, differences, optimize=True),
-        weights=mdp.initial_of(world.n_users),
-        n_pairs=n_pairs,
+        weights=mdp.initial_of(world.n_users)[users],
+        n_pairs=1,
     )
     return float(gaps.mean())
 

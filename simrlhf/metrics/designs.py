@@ -34,6 +34,26 @@ def second_moments(world: World) -> np.ndarray:
     return found[None] if found.ndim == 2 else found
 
 
+def reward_size(world: World, matrices: np.ndarray, users: slice = slice(None)) -> float:
+    """`(mean_i E <M_i, x>^2)^{1/2}` under the features of `users`: `matrices (M, d1, d2)`."""
+    if world.config.features == TRAJECTORIES:
+        flat = matrices.reshape(matrices.shape[0], -1)
+        moments = moments_of(world, users)
+        return float(np.sqrt(np.einsum("np,npq,nq->n", flat, moments, flat).mean()))
+    root = world.feature_root
+    seen = matrices if root is None else root.T @ matrices
+    return float(np.sqrt(np.mean(np.sum(seen**2, axis=(1, 2)))))
+
+
+def moments_of(world: World, users: slice = slice(None)) -> np.ndarray:
+    """`Sigma_i = E[vec x vec x'] (M, p, p)` of every one of `users`."""
+    if world.config.features == TRAJECTORIES:
+        found = second_moments(world)
+    else:
+        found = np.kron(world.feature_covariance, np.eye(world.config.d2))[None]
+    return np.broadcast_to(found, (world.n_users, *found.shape[1:]))[users]
+
+
 def has_informations(world: World) -> bool:
     """Whether `informations` are there: an isotropic law behind the features, or a small bandit.
 

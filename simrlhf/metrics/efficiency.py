@@ -14,6 +14,7 @@ from simrlhf.metrics.designs import (
     informations,
     label_precision,
     matrix_numbers,
+    moments_of,
     second_moments,
 )
 from simrlhf.world import World
@@ -123,8 +124,7 @@ def _of_trajectories(
     found = informations(world)[users]
     if world.config.deficiency or not sees_everything(found):
         return nothing
-    covariance = second_moments(world)
-    covariance = np.broadcast_to(covariance, (world.n_users, *covariance.shape[1:]))[users]
+    covariance = moments_of(world, users)
     given = (world.basis, factors, found, weights)
     shared, oracle = (
         np.einsum("npq,nqp->n", covariance, theory.reward_covariances(*given, kind=kind)).mean()

@@ -41,6 +41,7 @@ from simrlhf.core.links import get_link
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult, fit
 from simrlhf.policy import (
+    LikelihoodSets,
     feature_expectations,
     likelihood_set,
     optimal_policy,
@@ -200,13 +201,8 @@ class _Search:
         assert self._result.norm_bound is not None
         return self._result.norm_bound
 
-    def _value(self, sets: object) -> np.ndarray:
-        return pessimistic_policy(
-            self._mdp,
-            sets,
-            reference=self._reference,
-            tol=1e-4,  # type: ignore[arg-type]
-        ).value
+    def _value(self, sets: LikelihoodSets) -> np.ndarray:
+        return pessimistic_policy(self._mdp, sets, reference=self._reference, tol=1e-4).value
 
     def _best(self, theta: np.ndarray, user: int) -> tuple[float, np.ndarray]:
         """`f_i(theta)` and the `g (p,)` of the policy that attains it."""

@@ -6,9 +6,8 @@ import numpy as np
 
 from simrlhf.core import checks, subspaces
 from simrlhf.estimators import FitResult
-from simrlhf.metrics.designs import second_moments
+from simrlhf.metrics.designs import reward_size
 from simrlhf.world import World
-from simrlhf.world.config import TRAJECTORIES
 
 
 def recovery(world: World, result: FitResult) -> dict[str, float]:
@@ -37,7 +36,7 @@ def recovery(world: World, result: FitResult) -> dict[str, float]:
         "fit with rank equal to the world's or above",
     )
     error = result.delta + result.theta_init - world.theta
-    size, scale = _mean_reward(world, error), _mean_reward(world, world.delta)
+    size, scale = reward_size(world, error), reward_size(world, world.delta)
     missed = subspaces.missed_sines(result.basis, world.basis)
     return {
         "subspace_distance": float(np.linalg.norm(missed)),
@@ -46,14 +45,3 @@ def recovery(world: World, result: FitResult) -> dict[str, float]:
         "relative_error": size / scale,
         "largest_norm": float(np.linalg.norm(result.delta, axis=(1, 2)).max()),
     }
-
-
-def _mean_reward(world: World, matrices: np.ndarray) -> float:
-    """`(mean_i E <M_i, x>^2)^{1/2}`."""
-    if world.config.features == TRAJECTORIES:
-        flat = matrices.reshape(world.n_users, -1)
-        moments = np.broadcast_to(second_moments(world), (len(flat), *2 * flat.shape[1:]))
-        return float(np.sqrt(np.einsum("np,npq,nq->n", flat, moments, flat).mean()))
-    root = world.feature_root
-    seen = matrices if root is None else root.T @ matrices
-    return float(np.sqrt(np.mean(np.sum(seen**2, axis=(1, 2)))))

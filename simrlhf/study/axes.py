@@ -17,12 +17,25 @@ LARGEST_GRID = 100_000
 _RANGE = ("from", "to", "points", "spacing")
 
 
+class Newcomers(NamedTuple):
+    """Who comes late in the cell `new_users`.
+
+    Attributes:
+        new_users: the last of the world's users, who are not in the fit that they join.
+        old_pairs: pairs of each of the others; the newcomers' own are the point's `n_pairs`.
+    """
+
+    new_users: int
+    old_pairs: int
+
+
 class Point(NamedTuple):
     """One setting of a grid: a world, settings of `fit`, and pairs per user, ascending."""
 
     world: WorldConfig
     fit: tuple[tuple[str, Any], ...]
     n_pairs: tuple[int, ...]
+    newcomers: Newcomers | None = None
 
 
 def axis_values(name: str, value: Any, *, whole: bool) -> list[Any]:

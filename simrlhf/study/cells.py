@@ -6,16 +6,13 @@ that raises is a row with status `FAILED`, the reason in `message`, and no metri
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from simrlhf.core import numerics, streams
 from simrlhf.data.preferences import Preferences
-from simrlhf.estimators import ESTIMATORS, FitResult, fit_many
+from simrlhf.estimators import FitResult
 from simrlhf.metrics import (
     bounds_of_fit,
     coverage,
@@ -25,69 +22,27 @@ from simrlhf.metrics import (
     held_out,
     pessimistic_gaps,
     recovery,
+    reward_limit,
     sets_and_gaps,
 )
-from simrlhf.prompts import prompt_bandit
 from simrlhf.sampling import sample_preferences
-from simrlhf.study.axes import Point
-from simrlhf.study.columns import world_columns
-from simrlhf.study.store import FAILED
-from simrlhf.world import MDP, World, WorldConfig, make_world
-
-Row = dict[str, Any]
-# settings of `fit` that an estimator takes only if its entry says so
-LIMITED = ("norm_bound", "ridge", "penalty")
-# what a fit is told of the base reward: the world's own, nothing, or `fit`'s "global"
-BASES = ("known", "zero", "global")
-
-
-class Cell(NamedTuple):
-    """One row to compute: a sample size and an estimator."""
-
-    n_pairs: int
-    estimator: str
-
-
-class Draw(NamedTuple):
-    """One world and its sample, and what is wanted of it.
-
-    Attributes:
-        point: world and settings of `fit`.
-        largest: pairs per user of the sample; smaller samples are its first pairs, and the others
-            are switched off: arrays of one shape need one compilation.
-        repetition: number of the draw at this point.
-        cells: by content key.
-    """
-
-    point: Point
-    largest: int
-    repetition: int
-    cells: Mapping[str, Cell]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Draws of equal shape run through the same compiled kernels."""
-        world = self.point.world
-        return (world.n_users, self.largest, world.d1, world.d2, world.rank)
-
-
-@dataclass(frozen=True)
-class Task:
-    """Draws that are computed together.
-
-    Attributes:
-        seed: root of the study's randomness.
-        metrics: names of the groups of columns.
-        draws: what to compute.
-    """
-
-    seed: int
-    metrics: tuple[str, ...]
-    draws: tuple[Draw, ...]
-
-    @property
-    def n_cells(self) -> int:
-        return sum(len(draw.cells) for draw in self.draws)
+from simrlhf.study import newcomers
+from simrlhf.study.tasks import (
+    Cell,
+    Draw,
+    Row,
+    Settings,
+    Task,
+    drawn_world,
+    failed_row,
+    failed_rows,
+    fit_in_worlds,
+    measured_row,
+    reason_of,
+    settings_of,
+    stopwatch,
+)
+from simrlhf.world import World
 
 
 class _Sample(NamedTuple):
@@ -107,7 +62,7 @@ class _Wanted(NamedTuple):
         return self.draw.cells[self.key]
 
     @property
-    def settings(self) -> tuple:
+    def settings(self) -> tuple[str, int, Settings]:
         """What the members of a batch have in common."""
         point, estimator = self.draw.point, self.cell.estimator
         return (estimator, point.world.rank, settings_of(point.fit, estimator))
@@ -125,7 +80,7 @@ def run_recovery(task: Task) -> list[Row]:
         try:
             samples = _samples(task.seed, draw)
         except Exception as error:  # a row says so: one draw must not end the others
-            rows += failed_rows([draw], _reason(error))
+            rows += failed_rows([draw], reason_of(error))
             continue
         for key, cell in draw.cells.items():
             one = _Wanted(key, draw, samples[cell.n_pairs])
@@ -135,55 +90,11 @@ def run_recovery(task: Task) -> list[Row]:
     return rows
 
 
-def settings_of(fit: tuple[tuple[str, Any], ...], estimator: str) -> tuple[tuple[str, Any], ...]:
-    """Settings of one estimator: its own over those of all, without what its class does not take.
-
-    A study names one norm bound for many classes, and some of them have none.
-    """
-    accepted = ESTIMATORS[estimator].accepts
-    common = {
-        key: value
-        for key, value in fit
-        if "." not in key and (key not in LIMITED or key in accepted)
-    }
-    if estimator == "global" and common.get("theta_init") == "global":
-        common["theta_init"] = "zero"  # fitting the base is what it does
-    own = {key.partition(".")[2]: value for key, value in fit if key.startswith(f"{estimator}.")}
-    return tuple(sorted((common | own).items()))
-
-
-def failed_rows(draws: Iterable[Draw], reason: str) -> list[Row]:
-    """Rows of cells that could not be computed."""
-    return [_failed_row(draw, key, reason) for draw in draws for key in draw.cells]
-
-
-def draw_seeds(seed: int, repetition: int) -> tuple[int, int]:
-    """Seeds of a repetition's world and of its sample."""
-    of_world, of_sample = streams.generator(seed, "repetition", repetition).integers(2**62, size=2)
-    return int(of_world), int(of_sample)
-
-
 def _samples(seed: int, draw: Draw) -> dict[int, _Sample]:
-    of_world, of_sample = draw_seeds(seed, draw.repetition)
-    world = make_world(
-        draw.point.world, seed=of_world, mdp=prompts_of(draw.point.world, seed=of_world)
-    )
+    world, of_sample = drawn_world(seed, draw)
     everything = sample_preferences(world, draw.largest, seed=of_sample)
     sizes = {cell.n_pairs for cell in draw.cells.values()}
     return {n: _Sample(world, everything.switched_to_first(world.counts(n))) for n in sorted(sizes)}
-
-
-def prompts_of(config: WorldConfig, *, seed: int) -> MDP | None:
-    """The decision problem that a world takes from outside: real prompts; `None` for another."""
-    decision = config.decision
-    if decision is None or decision.mdp != "texts":
-        return None
-    return prompt_bandit(
-        n_prompts=decision.n_states,
-        n_responses=decision.n_actions,
-        dimensions=config.d1,
-        seed=seed,
-    )
 
 
 def _fit_and_measure(cells: list[_Wanted], metrics: tuple[str, ...]) -> list[Row]:
@@ -192,40 +103,19 @@ def _fit_and_measure(cells: list[_Wanted], metrics: tuple[str, ...]) -> list[Row
     Fits of a batch cannot be timed apart: each row's `seconds` is an equal share of the batch's,
     without what went into compiling.
     """
-    compiled, started = numerics.compile_seconds(), time.perf_counter()
+    estimator, rank, settings = cells[0].settings
+    seconds = stopwatch()
     try:
-        results = _fit(cells)
+        samples = [cell.sample for cell in cells]
+        results = fit_in_worlds(samples, estimator, rank=rank, settings=settings)
     except Exception as error:
         if len(cells) > 1:
             return [row for cell in cells for row in _fit_and_measure([cell], metrics)]
-        return [_failed_row(cells[0].draw, cells[0].key, _reason(error))]
-    taken = time.perf_counter() - started - (numerics.compile_seconds() - compiled)
-    seconds = max(taken, 0.0) / len(cells)
+        return [failed_row(cells[0].draw, cells[0].key, reason_of(error))]
+    share = seconds() / len(cells)
     return [
-        _measure(cell, result, metrics, seconds)
-        for cell, result in zip(cells, results, strict=True)
+        _measure(cell, result, metrics, share) for cell, result in zip(cells, results, strict=True)
     ]
-
-
-def _fit(cells: list[_Wanted]) -> list[FitResult]:
-    estimator, rank, settings = cells[0].settings
-    worlds = [cell.sample.world for cell in cells]
-    settings = dict(settings)
-    base = settings.pop("theta_init", "known")
-    return fit_many(
-        [cell.sample.preferences for cell in cells],
-        estimator,
-        # its basis has the world's rank, which with a deficiency is below k
-        rank=None if estimator == "oracle" else rank,
-        bases=[world.basis for world in worlds] if estimator == "oracle" else None,
-        theta_inits="global" if base == "global" else [_base(world, base) for world in worlds],
-        **settings,
-    )
-
-
-def _base(world: World, told: str) -> np.ndarray | None:
-    known = told == "known" and world.theta_init.any()
-    return world.theta_init if known else None
 
 
 def _measure(wanted: _Wanted, result: FitResult, metrics: tuple[str, ...], seconds: float) -> Row:
@@ -235,39 +125,8 @@ def _measure(wanted: _Wanted, result: FitResult, metrics: tuple[str, ...], secon
         for name in metrics:
             measured |= METRICS[name](world, preferences, result, wanted.cell.n_pairs)
     except Exception as error:
-        return _failed_row(wanted.draw, wanted.key, _reason(error))
-    return {
-        **_identity(wanted.draw, wanted.key),
-        **measured,
-        "neg_log_likelihood": result.neg_log_likelihood,
-        "gradient_norm": result.gradient_norm,
-        "status": result.status.name,
-        "message": None,
-        "iterations": result.iterations,
-        "data_passes": result.data_passes,
-        "seconds": seconds,
-    }
-
-
-def _identity(draw: Draw, key: str) -> Row:
-    """What was asked: the columns that every row has."""
-    cell = draw.cells[key]
-    return {
-        "key": key,
-        "repetition": draw.repetition,
-        "estimator": cell.estimator,
-        "n_pairs": cell.n_pairs,
-        **world_columns(draw.point.world),
-        **{f"fit_{name}": value for name, value in settings_of(draw.point.fit, cell.estimator)},
-    }
-
-
-def _failed_row(draw: Draw, key: str, reason: str) -> Row:
-    return {**_identity(draw, key), "status": FAILED, "message": reason}
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return failed_row(wanted.draw, wanted.key, reason_of(error))
+    return measured_row(wanted.draw, wanted.key, measured=measured, result=result, seconds=seconds)
 
 
 def _recovery(world: World, _: Preferences, result: FitResult, __: int) -> Row:
@@ -276,7 +135,11 @@ def _recovery(world: World, _: Preferences, result: FitResult, __: int) -> Row:
 
 def _bounds(world: World, preferences: Preferences, result: FitResult, n_pairs: int) -> Row:
     # what is proved is proved of share_b, about deviations from the world's own base
-    if result.estimator != "share_b" or not np.array_equal(result.theta_init, world.theta_init):
+    if not np.array_equal(result.theta_init, world.theta_init):
+        return {}
+    if result.estimator in ("oracle", "full"):
+        return {"reward_limit": reward_limit(world, result, n_pairs=n_pairs)}
+    if result.estimator != "share_b":
         return {}
     return bounds_of_fit(world, preferences, result, n_pairs=n_pairs)
 
@@ -314,4 +177,16 @@ METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
 DECISION_METRICS = ("decisions", "pessimism", "sets")
 # what a study measures that does not say
 DEFAULT_METRICS = ("recovery", "bounds")
-CELLS: dict[str, Callable[[Task], list[Row]]] = {"recovery": run_recovery}
+
+
+class CellKind(NamedTuple):
+    """A cell function, and the groups of columns that it measures."""
+
+    run: Callable[[Task], list[Row]]
+    metrics: tuple[str, ...]
+
+
+CELLS = {
+    "recovery": CellKind(run_recovery, tuple(METRICS)),
+    "new_users": CellKind(newcomers.run_new_users, tuple(newcomers.METRICS)),
+}

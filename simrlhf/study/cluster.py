@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from simrlhf.core import checks, numerics
 from simrlhf.study import provenance
-from simrlhf.study.cells import Task
+from simrlhf.study.tasks import Task
 from simrlhf.study.worker import Answer, portable_runner
 
 if TYPE_CHECKING:

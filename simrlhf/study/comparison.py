@@ -10,7 +10,7 @@ import pandas as pd
 
 from simrlhf.core import checks, statistics
 from simrlhf.study import results, spec, terminal
-from simrlhf.study.columns import WORLD_COLUMNS
+from simrlhf.study.columns import POINT_COLUMNS
 from simrlhf.study.store import FAILED
 
 # smaller is better in each
@@ -61,7 +61,7 @@ def compare(rows: pd.DataFrame, column: str, *, against: str = "share_b") -> pd.
 def point_labels(rows: pd.DataFrame) -> pd.Series:
     """For every row the settings of its world and fit that differ from the study's usual ones."""
     swept = [
-        name for name in WORLD_COLUMNS if name in rows and rows[name].nunique(dropna=False) > 1
+        name for name in POINT_COLUMNS if name in rows and rows[name].nunique(dropna=False) > 1
     ]
     # settings that only differ from estimator to estimator make no points
     of_fits = [name for name in rows if str(name).startswith("fit_")]
@@ -101,7 +101,7 @@ def _at_every_setting(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     place = ["n_pairs", "estimator", "repetition"]
     once = ~rows.assign(point=labels)[["point", *place]].duplicated()
     rows, labels = rows[once], labels[once]
-    settings = rows[[name for name in WORLD_COLUMNS if name in rows]]
+    settings = rows[[name for name in POINT_COLUMNS if name in rows]]
     plain = [str(tuple(map(_plain, line))) for line in settings.itertuples(index=False)]
     worlds = pd.Series(plain, index=rows.index)
     added, names = [rows], [labels]

@@ -34,21 +34,41 @@ def measured(axis: Axes, rows: pd.DataFrame, column: str, *, against: str = "n_p
         mine = rows[rows["estimator"] == name]
         if mine.empty:
             continue
-        table = mine.groupby(against)[column].quantile([0.25, 0.5, 0.75]).unstack()
-        middle = table[0.5].to_numpy()
         one = mine.iloc[0]
         # local coincides with full where a matrix cannot have a rank above k: drawn around it
         hollow = name == "local" and min(one["d1"], one["d2"]) <= one["rank"]
-        axis.errorbar(
-            table.index.to_numpy(),
-            middle,
-            yerr=[middle - table[0.25], table[0.75] - middle],
-            color=colour,
-            marker=marker,
-            ms=9 if hollow else 5,
-            mfc="none" if hollow else colour,
-            lw=1.2,
-            capsize=2,
+        measured_curve(
+            axis, mine, column, against=against, colour=colour, marker=marker, hollow=hollow,
             label="local (= full: d2 <= k)" if hollow else label,
             zorder=4 if name == "share_b" else 3,
-        )
+        )  # fmt: skip
+
+
+def measured_curve(
+    axis: Axes,
+    rows: pd.DataFrame,
+    column: str,
+    *,
+    against: str = "n_pairs",
+    colour: str,
+    marker: str,
+    label: str,
+    hollow: bool = False,
+    zorder: int = 3,
+) -> None:
+    """Median over seeds with the middle half of them."""
+    table = rows.groupby(against)[column].quantile([0.25, 0.5, 0.75]).unstack()
+    middle = table[0.5].to_numpy()
+    axis.errorbar(
+        table.index.to_numpy(),
+        middle,
+        yerr=[middle - table[0.25], table[0.75] - middle],
+        color=colour,
+        marker=marker,
+        ms=9 if hollow else 5,
+        mfc="none" if hollow else colour,
+        lw=1.2,
+        capsize=2,
+        label=label,
+        zorder=zorder,
+    )

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from simrlhf.core import checks
-from simrlhf.study.cells import Draw
 from simrlhf.study.store import Stored
+from simrlhf.study.tasks import Draw
 
 # Seconds of one fit on one core of 2020s make, measured with the benchmark sweep_speed.py. A fit
 # costs a constant (dispatch, small algebra) and so much for every number of its features.
@@ -148,7 +148,8 @@ def _scales(rows: pd.DataFrame) -> tuple[dict[str, float], set[tuple]]:
         return {}, set()
     shape = ["n_users", "d1", "d2", "rank"]
     # every fit runs on arrays of the largest sample of its shape
-    largest = fitted.groupby(shape)["n_pairs"].transform("max")
+    pairs = fitted[[name for name in ("n_pairs", "old_pairs") if name in fitted]].max(axis=1)
+    largest = pairs.groupby([fitted[name] for name in shape]).transform("max")
     modelled = [
         _fit_seconds(name, n_users=n, n_pairs=n_pairs, d1=d1, d2=d2, rank=k)
         for name, n, d1, d2, k, n_pairs in zip(

@@ -14,7 +14,8 @@ from simrlhf.core import checks, numerics, subspaces
 from simrlhf.data.preferences import Preferences
 from simrlhf.sampling import sample_preferences
 from simrlhf.study.axes import Point
-from simrlhf.study.cells import Cell, Draw, Row, Task, draw_seeds, run_recovery
+from simrlhf.study.cells import run_recovery
+from simrlhf.study.tasks import Cell, Draw, Row, Task, draw_seeds
 from simrlhf.world import World, WorldConfig, make_world
 
 # the neighbouring n of a search differ by this factor

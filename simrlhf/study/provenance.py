@@ -17,7 +17,7 @@ import simrlhf
 _LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "pandas", "pyarrow")
 # what decides the numbers of a row: the storeys below the studies, and the cell functions
 _DECIDING = ("core", "world", "data", "theory", "estimators", "metrics", "sampling.py")
-_CELLS = ("study/cells.py",)
+_CELLS = ("study/cells.py", "study/newcomers.py", "study/tasks.py")
 # what more decides a check's verdict
 _JUDGING = ("testing", "study/checking")
 # facts in which rows of one table must agree. Not the machine: a processor or a number of threads

@@ -13,7 +13,7 @@ import pandas as pd
 
 from simrlhf.core import checks
 from simrlhf.study import provenance, runner, spec
-from simrlhf.study.columns import WORLD_COLUMNS
+from simrlhf.study.columns import POINT_COLUMNS
 from simrlhf.study.spec import StudySpec
 from simrlhf.study.store import FAILED, Store, Stored
 
@@ -139,7 +139,7 @@ def made_elsewhere(stored: Stored) -> str:
 
 def require_one_world(rows: pd.DataFrame, *, swept: tuple[str, ...] = ("n_users",)) -> None:
     """Refuse rows of several worlds or fit settings: a median over them would mix them silently."""
-    settings = [*WORLD_COLUMNS]
+    settings = [*POINT_COLUMNS]
     settings += [name for name in rows.columns if name.startswith("fit_")]
     mixed = [
         name

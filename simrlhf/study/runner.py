@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from simrlhf.study.axes import Point
-from simrlhf.study.cells import Cell, Draw, Task, failed_rows
+from simrlhf.study.columns import newcomer_columns
 from simrlhf.study.estimate import most_draws
 from simrlhf.study.spec import StudySpec
 from simrlhf.study.store import FAILED, Store, content_key, row_key
+from simrlhf.study.tasks import Cell, Draw, Task, failed_rows
 from simrlhf.study.worker import Answer, run_task
 
 # a task is meant to take this long: far above what storing it costs, and little to lose
@@ -183,4 +184,6 @@ def _description(spec: StudySpec, point: Point) -> Mapping[str, Any]:
         "world": asdict(point.world),
         "fit": dict(point.fit),
         "seed": spec.seed,
+        # rows of studies without new users keep the keys that they had before there were any
+        **newcomer_columns(point.newcomers),
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 from simrlhf.core import checks
 from simrlhf.estimators import ESTIMATORS
+from simrlhf.study.axes import Newcomers
 from simrlhf.world.config import WorldConfig
 from simrlhf.world.decision_config import DecisionConfig
 
@@ -24,12 +25,19 @@ _GRID = ("n_pairs", "estimators", "metrics", "repetitions", "seed", "zip")
 _FIT = ("norm_bound", "ridge", "penalty", "init", "max_iterations", "tol", "theta_init")
 _WORLD = tuple(field.name for field in fields(WorldConfig) if field.name != "decision")
 _DECISION = tuple(field.name for field in fields(DecisionConfig))
-_SECTIONS = {"grid": _GRID, "world": _WORLD, "decision": _DECISION, "fit": _FIT}
+_SECTIONS = {
+    "grid": _GRID,
+    "world": _WORLD,
+    "decision": _DECISION,
+    "newcomers": Newcomers._fields,
+    "fit": _FIT,
+}
 _HEADINGS = ("title", "question", "cell")
 # fields that take integers
 WHOLE = {
     "grid.n_pairs",
     "fit.max_iterations",
+    *(f"newcomers.{name}" for name in Newcomers._fields),
     *(f"fit.{name}.max_iterations" for name in ESTIMATORS),
     *(
         f"{section}.{field.name}"

@@ -22,6 +22,10 @@ nu = [0.5, 1.0, 2.0]
 mdp = "garnet"
 horizon = [2, 8]
 
+[newcomers]              # of the cell "new_users" alone, whose n_pairs are the newcomers' own
+new_users = 8            # the last of the world's n_users; the others are fitted without them
+old_pairs = [50, 200]    # pairs of each of those others
+
 [fit]                    # settings passed to fit(); swept in the same way
 norm_bound = 3.0         # "none" where None is meant: TOML has no such value
 
@@ -47,21 +51,17 @@ from typing import Any
 from simrlhf.core import checks
 from simrlhf.estimators import ESTIMATORS, check_shape
 from simrlhf.study import axes, shipped
-from simrlhf.study.axes import Point
-from simrlhf.study.cells import (
-    BASES,
-    CELLS,
-    DECISION_METRICS,
-    DEFAULT_METRICS,
-    LIMITED,
-    METRICS,
-    prompts_of,
-    settings_of,
-)
+from simrlhf.study.axes import Newcomers, Point
+from simrlhf.study.cells import CELLS, DECISION_METRICS, DEFAULT_METRICS, METRICS
+from simrlhf.study.newcomers import require_newcomers
 from simrlhf.study.settings import WHOLE, file_digest, or_none, read_settings, resolve
+from simrlhf.study.tasks import BASES, LIMITED, prompts_of, settings_of
 from simrlhf.world import spectra
 from simrlhf.world.config import WorldConfig
 from simrlhf.world.decision_config import DecisionConfig
+
+# sections whose values make a point of the grid
+_PLACE = ("world", "decision", "newcomers", "fit")
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,12 @@ def build_study(
     estimators = axes.axis_values("estimators", settings.get("grid.estimators", []), whole=False)
     for estimator in estimators:
         checks.choice("estimator", estimator, ESTIMATORS)
+    cell = checks.choice("cell function", settings["cell"], CELLS)
     wanted = settings.get("grid.metrics", [*DEFAULT_METRICS])
     metrics = axes.axis_values("metrics", wanted, whole=False)
     for metric in metrics:
-        checks.choice("metric", metric, METRICS)
+        remedy = f"the cell {cell!r} measures no other"
+        checks.choice("metric", metric, CELLS[cell].metrics, remedy=remedy)
     points = _points(settings)
     for point in points:
         checks.require(
@@ -160,13 +162,14 @@ def build_study(
             f"metrics name one of {', '.join(DECISION_METRICS)}, and the study has no decision "
             "problem; give it a section [decision] with a key mdp",
         )
+        require_newcomers(cell, point, estimators)
         for estimator in estimators:
             _check_class(point, estimator)
     return StudySpec(
         name=name,
         title=settings["title"],
         question=settings["question"],
-        cell=checks.choice("cell function", settings["cell"], CELLS),
+        cell=cell,
         size=size,
         points=points,
         estimators=tuple(dict.fromkeys(estimators)),
@@ -195,7 +198,7 @@ def _points(settings: Mapping[str, Any]) -> tuple[Point, ...]:
     swept = {
         key: axes.axis_values(key, value, whole=key in WHOLE)
         for key, value in swept.items()
-        if key == "grid.n_pairs" or key.startswith(("world.", "decision.", "fit."))
+        if key == "grid.n_pairs" or key.partition(".")[0] in _PLACE
     }
     groups = [
         [resolve(name, "zip") if "." not in name else name for name in group]
@@ -203,14 +206,35 @@ def _points(settings: Mapping[str, Any]) -> tuple[Point, ...]:
     ]
     sizes: dict[tuple, set[int]] = {}
     for line in axes.grid_points(swept, groups):
-        part: dict[str, dict[str, Any]] = {"world": {}, "decision": {}, "fit": {}, "grid": {}}
+        part: dict[str, dict[str, Any]] = {section: {} for section in ("grid", *_PLACE)}
         for key, value in line.items():
             section, _, name = key.partition(".")
             part[section][name] = or_none(key, value)
         n_pairs = checks.integer("n_pairs", part["grid"]["n_pairs"], low=1)
-        place = (_world(part["world"], part["decision"]), _checked_fit(part["fit"]))
+        place = (
+            _world(part["world"], part["decision"]),
+            _checked_fit(part["fit"]),
+            _newcomers(part["newcomers"]),
+        )
         sizes.setdefault(place, set()).add(n_pairs)
-    return tuple(Point(world, fit, tuple(sorted(found))) for (world, fit), found in sizes.items())
+    return tuple(
+        Point(world, fit, tuple(sorted(found)), newcomers)
+        for (world, fit, newcomers), found in sizes.items()
+    )
+
+
+def _newcomers(table: Mapping[str, Any]) -> Newcomers | None:
+    """Who comes late, or nobody; whether the cell has any use for them is seen later."""
+    if not table:
+        return None
+    missing = [name for name in Newcomers._fields if name not in table]
+    checks.require(
+        not missing,
+        f"[newcomers] needs {' and '.join(missing)}; as in new_users = 8, old_pairs = 200",
+    )
+    return Newcomers(
+        **{name: checks.integer(f"newcomers.{name}", table[name], low=1) for name in table}
+    )
 
 
 def _zip_names(swept: Mapping[str, Any]) -> list[str]:
@@ -249,12 +273,13 @@ def _check_setting(key: str, name: str, value: Any) -> None:
 def _check_class(point: Point, estimator: str) -> None:
     """Refuse an estimator that cannot take a point's shape: every row of it would fail."""
     world, settings = point.world, dict(settings_of(point.fit, estimator))
+    n_users = world.n_users - (point.newcomers.new_users if point.newcomers else 0)
     if estimator == "oracle":  # its basis comes from the world
         return
     try:
         check_shape(
             ESTIMATORS[estimator],
-            n_users=world.n_users,
+            n_users=n_users,
             d1=world.d1,
             d2=world.d2,
             rank=world.rank,
@@ -263,7 +288,7 @@ def _check_class(point: Point, estimator: str) -> None:
             ridge=settings.get("ridge", 0.0),
         )
     except checks.InputError as error:
-        where = f"N = {world.n_users}, d1 = {world.d1}, d2 = {world.d2}, link = {world.link}"
+        where = f"N = {n_users}, d1 = {world.d1}, d2 = {world.d2}, link = {world.link}"
         raise checks.InputError(f"at {where}: {error}") from None
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 from simrlhf.core import numerics
 from simrlhf.study import provenance
-from simrlhf.study.cells import CELLS, Row, Task
+from simrlhf.study.cells import CELLS
+from simrlhf.study.tasks import Row, Task, stopwatch
 
 
 class Answer(NamedTuple):
@@ -31,10 +31,9 @@ class Answer(NamedTuple):
 
 def run_task(cell: str, task: Task) -> Answer:
     """Compute a task in this process."""
-    compiled, started = numerics.compile_seconds(), time.perf_counter()
-    rows = CELLS[cell](task)
-    seconds = time.perf_counter() - started - (numerics.compile_seconds() - compiled)
-    return Answer(rows, max(seconds, 0.0), provenance.provenance())
+    seconds = stopwatch()
+    rows = CELLS[cell].run(task)
+    return Answer(rows, seconds(), provenance.provenance())
 
 
 def portable_runner() -> Callable[[str, bytes, str], bytes | str]:

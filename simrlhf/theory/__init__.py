@@ -46,6 +46,7 @@ from simrlhf.theory.link_constants import LinkConstants, link_constants
 from simrlhf.theory.new_users import (
     missed_truth,
     new_user_bound,
+    new_user_covariances,
     new_user_limit,
     new_user_noise_bound,
 )
@@ -124,6 +125,7 @@ __all__ = [
     "missed_truth",
     "net_noise_bound",
     "new_user_bound",
+    "new_user_covariances",
     "new_user_limit",
     "new_user_noise_bound",
     "noise_norm",

@@ -124,6 +124,38 @@ def new_user_noise_bound(design: np.ndarray, *, score_width: float, delta: float
     return 0.5 * width * math.sqrt(max(float(form), 0.0))
 
 
+def new_user_covariances(
+    basis: np.ndarray,
+    factors: np.ndarray,
+    informations: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    new_factors: np.ndarray,
+    new_informations: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both parts of the error of new users' reward vectors (L5).
+
+        Cov(vec E_0)  ~  own / n_0 + shared / n,
+        own = Mb A_0^{-1} Mb',   shared = Pi_0 J_0 I_eff^{-1} J_0' Pi_0'
+
+    Args:
+        basis, factors, informations, weights: of the old users, as in `subspace_limit`.
+        new_factors, new_informations: `W_0 (M, k, d2)` and `H_0 (M, p, p)` of M new users.
+
+    Returns:
+        `own` and `shared`, `(M, p, p)` each.
+
+    Raises:
+        InputError: as `new_user_limit`.
+    """
+    basis, factors, informations, weights = limits.checked(basis, factors, informations, weights)
+    new = limits.checked(basis, new_factors, new_informations, None)
+    subspace = limits.effective_information(basis, factors, informations, weights)
+    moved = limits.moved_rewards(*new[:3])
+    answers = np.linalg.solve(subspace, np.swapaxes(moved, 1, 2))
+    return limits.reward_covariances(*new, kind="oracle"), moved @ answers
+
+
 def new_user_limit(
     basis: np.ndarray,
     factors: np.ndarray,
@@ -157,18 +189,20 @@ def new_user_limit(
     Raises:
         InputError: shapes that do not agree, or a subspace that is not identified.
     """
-    basis, factors, informations, weights = limits.checked(basis, factors, informations, weights)
-    new = limits.checked(basis, np.asarray(factor)[None], np.asarray(information)[None], None)
+    own, shared = new_user_covariances(
+        basis,
+        factors,
+        informations,
+        weights,
+        new_factors=np.asarray(factor)[None],
+        new_informations=np.asarray(information)[None],
+    )
     covariance = checks.numbers("covariance", covariance)
-    checks.shape("covariance", covariance, informations.shape[1:], remedy="p is d1 d2")
+    checks.shape("covariance", covariance, own.shape[1:], remedy="p is d1 d2")
     n_pairs = checks.real("n_pairs", n_pairs, above=0.0)
     new_pairs = checks.real("new_pairs", new_pairs, above=0.0)
-    subspace = limits.effective_information(basis, factors, informations, weights)
-    own = limits.reward_covariances(*new, kind="oracle")[0]
-    moved = limits.moved_rewards(*new[:3])[0]
     terms = {
-        "own": float(np.sum(covariance * own)) / new_pairs,
-        "shared": float(np.sum(covariance * (moved @ np.linalg.solve(subspace, moved.T))))
-        / n_pairs,
+        "own": float(np.sum(covariance * own[0])) / new_pairs,
+        "shared": float(np.sum(covariance * shared[0])) / n_pairs,
     }
     return make_bound(sum(terms.values()), terms=terms, ceiling=math.inf, statement="L5")

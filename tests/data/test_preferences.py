@@ -150,6 +150,24 @@ def test_select_keeps_users_ids_and_groups():
         made.select(made.users == 0)
 
 
+def test_some_users_keep_all_that_is_theirs():
+    rng = np.random.default_rng(4)
+    user = np.array(["eve", "ann", "zoe", "ann", "eve", "ann"])
+    features, weights = rng.normal(size=(6, 2)), np.array([1.0, 2.0, 1.0, 0.5, 3.0, 1.0])
+    prefs = Preferences.from_pairs(user, features, [1, 0, 1, 1, 0, 0], weights, groups=user)
+    some = prefs.of_users(np.array([True, False, True]))  # ann and zoe
+    assert some.user_ids.tolist() == ["ann", "zoe"]
+    assert some.counts.tolist() == [3, 1]
+    np.testing.assert_array_equal(some.features[:, :, 0], features[[1, 3, 5, 2]])
+    assert some.labels.tolist() == [0, 1, 0, 1]
+    assert some.weights.tolist() == [2.0, 0.5, 1.0, 1.0]
+    assert some.groups.tolist() == ["ann"] * 3 + ["zoe"]
+    with pytest.raises(InputError, match=r"wanted has shape \(2,\), expected \(3\)"):
+        prefs.of_users(np.array([True, False]))
+    with pytest.raises(InputError, match="no pairs"):
+        prefs.of_users(np.zeros(3))
+
+
 def test_reweighting_keeps_the_shapes_that_kernels_see():
     user, x, y, *_ = random_pairs([20, 33])
     made = Preferences.from_pairs(user, x, y)

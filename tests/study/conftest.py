@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from simrlhf.study import commands, results
-from simrlhf.study.axes import Point
-from simrlhf.study.cells import Cell, Draw, Task
+from simrlhf.study.axes import Newcomers, Point
+from simrlhf.study.tasks import Cell, Draw, Task
 from simrlhf.world import WorldConfig
 
 STUDY = """
@@ -62,10 +62,11 @@ def make_task() -> Callable[..., Task]:
         repetition: int = 0,
         seed: int = 0,
         metrics: tuple[str, ...] = ("recovery", "bounds"),
+        newcomers: Newcomers | None = None,
         **fit,
     ) -> Task:
         sizes = sorted({cell.n_pairs for cell in cells})
-        point = Point(world, tuple(sorted(fit.items())), tuple(sizes))
+        point = Point(world, tuple(sorted(fit.items())), tuple(sizes), newcomers)
         named = {f"{cell.n_pairs} {cell.estimator}": cell for cell in cells}
         draw = Draw(point, max(largest, *sizes, 0), repetition, named)
         return Task(seed, metrics, (draw,))

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.study import cells, figures, summary
-from simrlhf.study.cells import Cell, run_recovery
+from simrlhf.study import cells, figures, summary, tasks
+from simrlhf.study.cells import run_recovery
 from simrlhf.study.spec import load_study
+from simrlhf.study.tasks import Cell
 from simrlhf.world import WorldConfig
 
 BOUNDS = ["s1", "s2_a_priori", "s2_bregman", "s2_a_posteriori"]
@@ -152,9 +153,9 @@ def test_seconds_are_an_equal_share_of_the_fits_without_their_compilation(
     task = make_task(WorldConfig(n_users=3, d1=4, rank=1), [Cell(20, "full"), Cell(40, "full")])
     now = iter([100.0, 110.0])
     compiled = iter([50.0, 57.0])
-    monkeypatch.setattr(cells, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    monkeypatch.setattr(cells.numerics, "compile_seconds", lambda: next(compiled))
-    monkeypatch.setattr(cells, "fit_many", lambda sources, *_, **__: [None] * len(sources))
+    monkeypatch.setattr(tasks, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr(tasks.numerics, "compile_seconds", lambda: next(compiled))
+    monkeypatch.setattr(tasks, "fit_many", lambda sources, *_, **__: [None] * len(sources))
     monkeypatch.setattr(cells, "_measure", lambda cell, result, metrics, seconds: {"s": seconds})
     assert [row["s"] for row in run_recovery(task)] == [1.5, 1.5]
 
@@ -163,7 +164,7 @@ def test_a_world_that_cannot_be_drawn_fails_its_own_cells_only(
     make_task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(WorldConfig(n_users=3, d1=4, rank=1), [Cell(20, "share_b"), Cell(20, "full")])
-    monkeypatch.setattr(cells, "make_world", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(tasks, "make_world", lambda *_, **__: 1 / 0)
     rows = run_recovery(task)
     assert [row["status"] for row in rows] == ["FAILED", "FAILED"]
     assert {row["message"] for row in rows} == {"ZeroDivisionError: division by zero"}

@@ -16,14 +16,17 @@ STUDIES = (
     "value_gap_vs_users",
     "value_gap_vs_coverage",
     "pessimism_vs_greedy",
+    "new_user_shots",
+    "pairs_needed_vs_eps",
 )
+# figures that hold two estimators against each other
+COMPARING = ("value_gap_vs_pairs", "new_user_shots", "pairs_needed_vs_eps")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_tiny_sweep_is_drawn(tmp_path: Path, name: str) -> None:
-    # a crossing is between two
-    both = ', "full"' if name == "value_gap_vs_pairs" else ""
+    both = ', "full"' if name in COMPARING else ""
     few = [f'estimators=["share_b"{both}]', "repetitions=2"]
     options = SweepOptions(out=tmp_path)
     assert commands.sweep(name, size="tiny", overrides=few, options=options) == 0

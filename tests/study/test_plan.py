@@ -19,10 +19,11 @@ from simrlhf.estimators import fit
 from simrlhf.metrics import bounds_of_fit
 from simrlhf.sampling import sample_preferences
 from simrlhf.study import plan_draws, terminal
-from simrlhf.study.cells import Cell, Task, run_recovery
+from simrlhf.study.cells import run_recovery
 from simrlhf.study.plan import run_plan
 from simrlhf.study.plan_draws import Drawing
 from simrlhf.study.store import FAILED
+from simrlhf.study.tasks import Cell, Task
 from simrlhf.world import World, WorldConfig, make_world
 
 # S2 says something at a few hundred pairs: the identity link loses no curvature

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from simrlhf.core.checks import InputError
-from simrlhf.study.cells import settings_of
 from simrlhf.study.settings import SIZES
 from simrlhf.study.spec import build_study, list_studies, load_study, study_name
+from simrlhf.study.tasks import settings_of
 
 MINIMAL = """
 title = "a title"

@@ -155,3 +155,16 @@ def test_a_user_without_information_leaves_the_step_as_it_is_without_him() -> No
         basis, factors[:5], informations[:5], scores[:5], n_pairs=50
     )
     np.testing.assert_allclose(with_him, without, rtol=1e-9)
+
+
+def test_both_parts_of_the_covariance_are_an_old_users_where_their_truths_agree() -> None:
+    basis, factors, informations = limits_of_six_users()
+    weights = np.array([0.5, 1.0, 1.5, 1.0, 1.2, 0.8])
+    own, shared = theory.new_user_covariances(
+        basis, factors, informations, weights,
+        new_factors=factors[:3], new_informations=informations[:3],
+    )  # fmt: skip
+    joint = theory.reward_covariances(basis, factors, informations, weights)
+    # an old user's own part is over his share of the pairs
+    np.testing.assert_allclose(own / weights[:3, None, None] + shared, joint[:3], atol=1e-10)
+    assert np.abs(own + shared - joint[:3]).max() > 0.01
