@@ -5,6 +5,7 @@ from simrlhf.metrics.confidence import SET_KINDS, fit_sets, has_sets
 from simrlhf.metrics.coverage import coverage, has_intervals
 from simrlhf.metrics.decisions import decision_gaps
 from simrlhf.metrics.efficiency import EfficiencyLimits, efficiency_limits, full_limit
+from simrlhf.metrics.guaranteed import guaranteed_values
 from simrlhf.metrics.held_out import held_out
 from simrlhf.metrics.instance import Instance, measure_instance
 from simrlhf.metrics.likelihood_bracket import LikelihoodBracket, likelihood_bracket
@@ -29,6 +30,7 @@ __all__ = [
     "efficiency_limits",
     "fit_sets",
     "full_limit",
+    "guaranteed_values",
     "has_intervals",
     "has_sets",
     "held_out",

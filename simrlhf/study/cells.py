@@ -17,6 +17,7 @@ from simrlhf.metrics import (
     bounds_of_fit,
     coverage,
     decision_gaps,
+    guaranteed_values,
     has_intervals,
     has_sets,
     held_out,
@@ -164,6 +165,11 @@ def _sets(world: World, preferences: Preferences, result: FitResult, _: int) -> 
     return sets_and_gaps(world, preferences, result) if has_sets(result) else {}
 
 
+def _guaranteed(world: World, preferences: Preferences, result: FitResult, _: int) -> Row:
+    # of share_b's class, which is not convex
+    return guaranteed_values(world, preferences, result) if result.estimator == "share_b" else {}
+
+
 METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "recovery": _recovery,
     "bounds": _bounds,
@@ -172,9 +178,10 @@ METRICS: dict[str, Callable[[World, Preferences, FitResult, int], Row]] = {
     "decisions": _decisions,
     "pessimism": _pessimism,
     "sets": _sets,
+    "guaranteed": _guaranteed,
 }
 # those that ask for a decision problem
-DECISION_METRICS = ("decisions", "pessimism", "sets")
+DECISION_METRICS = ("decisions", "pessimism", "sets", "guaranteed")
 # what a study measures that does not say
 DEFAULT_METRICS = ("recovery", "bounds")
 

@@ -16,6 +16,7 @@ STUDIES = (
     "value_gap_vs_users",
     "value_gap_vs_coverage",
     "pessimism_vs_greedy",
+    "guaranteed_vs_pairs",
     "new_user_shots",
     "pairs_needed_vs_eps",
 )
