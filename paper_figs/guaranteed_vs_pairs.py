@@ -69,11 +69,7 @@ def _shares(axis: Axes, rows: pd.DataFrame) -> None:
     }.items():
         shown = rows[rows["guaranteed_above"] > 0.0]
         ratio = shown[column] / shown["guaranteed_above"]
-        found = [
-            (n, *statistics.mean_interval(part.to_numpy()))
-            for n, part in ratio.groupby(shown["n_pairs"])
-            if len(part) > 1
-        ]
+        found = [(n, *_interval(part)) for n, part in ratio.groupby(shown["n_pairs"])]
         if not found:
             continue
         n, middle, low, high = np.array(found).T
@@ -85,6 +81,15 @@ def _shares(axis: Axes, rows: pd.DataFrame) -> None:
     axis.axhline(1.0, color="#999999", lw=1.0)
     axis.set(ylabel="share of the value above")
     axis.legend(loc="lower right", fontsize=9, frameon=False)
+
+
+def _interval(sample: pd.Series) -> tuple[float, float, float]:
+    """Mean and ends; a single world has no interval."""
+    if len(sample) == 1:
+        alone = float(sample.iloc[0])
+        return alone, alone, alone
+    found = statistics.mean_interval(sample.to_numpy())
+    return found.estimate, found.low, found.high
 
 
 def _caption(rows: pd.DataFrame, failed: int) -> str:

@@ -84,7 +84,7 @@ def likelihood_bracket(
     *,
     reference: np.ndarray,
     confidence: float = 0.95,
-    users: Sequence[int] | None = None,
+    users: Sequence[int] | np.ndarray | None = None,
     tol: float = 1e-2,
     max_rounds: int = 20,
 ) -> LikelihoodBracket:
