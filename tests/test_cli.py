@@ -3,8 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from simrlhf import cli
 
 TYPO = """
 title = "t"
@@ -23,6 +26,37 @@ def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+class _Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """The same in this process, which has imported everything already."""
+
+    def run(*arguments: str) -> _Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["simrlhf", *arguments])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        return _Done(status, *capsys.readouterr())
+
+    return run
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = _run("sweep", "subspace_vs_pair", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("simrlhf: unknown study 'subspace_vs_pair'")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -54,11 +88,11 @@ def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str], message: str, command, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.csv").touch()
     (tmp_path / "typo.toml").write_text(TYPO, encoding="utf-8")
-    done = _run(*arguments, cwd=tmp_path)
+    done = command(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -66,8 +100,8 @@ def test_a_mistake_is_one_line_and_status_2(
     assert done.stdout == ""
 
 
-def test_a_folder_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
-    done = _run("sweep", "subspace_vs_pairs", "--out", "/proc/results", cwd=tmp_path)
+def test_a_folder_where_nothing_can_be_written_is_one_line(command) -> None:
+    done = command("sweep", "subspace_vs_pairs", "--out", "/proc/results")
     assert done.returncode == 2
     assert "cannot write to /proc/results/subspace_vs_pairs" in done.stderr
     assert "give a writable --out" in done.stderr
@@ -76,19 +110,19 @@ def test_a_folder_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("arguments", [["--sise", "tiny"], ["--size", "huge"]])
 def test_an_unknown_option_or_value_is_refused_without_a_traceback(
-    arguments: list[str], tmp_path: Path
+    arguments: list[str], command
 ) -> None:
-    done = _run("sweep", "subspace_vs_pairs", *arguments, cwd=tmp_path)
+    done = command("sweep", "subspace_vs_pairs", *arguments)
     assert done.returncode == 2
     assert arguments[0] in done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["quickstart", "sweep", "figure", "fit", "describe", "plan"])
-def test_every_command_explains_itself_with_an_example(command: str, tmp_path: Path) -> None:
-    done = _run(command, "--help", cwd=tmp_path)
+@pytest.mark.parametrize("name", ["quickstart", "sweep", "figure", "fit", "describe", "plan"])
+def test_every_command_explains_itself_with_an_example(name: str, command) -> None:
+    done = command(name, "--help")
     assert done.returncode == 0
-    assert f"Example: simrlhf {command}" in " ".join(done.stdout.split())
+    assert f"Example: simrlhf {name}" in " ".join(done.stdout.split())
 
 
 def test_help_needs_none_of_the_heavy_libraries(tmp_path: Path) -> None:
