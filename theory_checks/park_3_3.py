@@ -139,7 +139,9 @@ def judge(measured: dict[str, Any]) -> Finding:
     slopes = {axis: _slope(mine[mine["swept"] == axis], axis) for axis in _EXPONENTS}
     base = rows[rows["swept"] == "base"]
     table = base.pivot_table(index="repetition", columns="method", values="gap")
-    said = ", ".join(f"{value:.2f} ({name})" for name, value in (table.mean() / _risk(base)).items())
+    said = ", ".join(
+        f"{value:.2f} ({name})" for name, value in (table.mean() / _risk(base)).items()
+    )
     smallest = _smallest_ratio(rows)
     return sweeps.printed(
         found,
@@ -160,14 +162,8 @@ def judge(measured: dict[str, Any]) -> Finding:
     )
 
 
-def _risk(base: pd.DataFrame) -> float:
-    return float(base["risk"].iloc[0])
-
-
 def _smallest_ratio(rows: pd.DataFrame) -> statistics.Interval:
-    ratios = (rows["gap"] / rows["bound"]).groupby(
-        [rows["swept"], rows["value"], rows["method"]]
-    )
+    ratios = (rows["gap"] / rows["bound"]).groupby([rows["swept"], rows["value"], rows["method"]])
     found = [statistics.mean_interval(cell.to_numpy(), confidence=0.99) for _, cell in ratios]
     return min(found, key=lambda one: one.estimate)
 
@@ -186,9 +182,7 @@ def _slope(mine: pd.DataFrame, axis: str) -> testing.Judgement:
 
 
 def _bound(n_pairs: float, rank: float, scale: float) -> float:
-    return theory.park_theorem_3_3(
-        n_pairs=n_pairs, rank=int(rank), concentrability=scale
-    ).value
+    return theory.park_theorem_3_3(n_pairs=n_pairs, rank=int(rank), concentrability=scale).value
 
 
 def _bayes_risk(n_pairs: float, rank: float, scale: float) -> float:
