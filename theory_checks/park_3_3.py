@@ -139,9 +139,8 @@ def judge(measured: dict[str, Any]) -> Finding:
     slopes = {axis: _slope(mine[mine["swept"] == axis], axis) for axis in _EXPONENTS}
     base = rows[rows["swept"] == "base"]
     table = base.pivot_table(index="repetition", columns="method", values="gap")
-    said = ", ".join(
-        f"{value:.2f} ({name})" for name, value in (table.mean() / _risk(base)).items()
-    )
+    over = table.mean() / float(base["risk"].iloc[0])
+    said = ", ".join(f"{value:.2f} ({name})" for name, value in over.items())
     smallest = _smallest_ratio(rows)
     return sweeps.printed(
         found,

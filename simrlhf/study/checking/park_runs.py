@@ -106,7 +106,7 @@ def new_users(size: str) -> pd.DataFrame:
 def _newcomers(
     axes: list[str], one: Fitted, own: int, *, soft: bool = False
 ) -> list[tuple[Held, pd.DataFrame]]:
-    """Eight new users adapted to an old fit by `own` pairs each; their rows for each of the axes."""
+    """Eight new users adapted to an old fit by `own` pairs each; their rows for all axes."""
     config = replace(one.world.config, n_users=_NEW)
     other = make_world(config, seed=10_000 + one.repetition, mdp=_contexts())
     new = newcomers(one.world, other)
