@@ -32,7 +32,7 @@ _GIVEN: dict[str, Any] = {
     "kappa": 4.5,
     "eta": 0.21,
 }
-_TOWARDS = dict.fromkeys(("n", "N", "k", "C", "B"), "infinity")
+_TOWARDS: dict[str, str] = dict.fromkeys(("n", "N", "k", "C", "B"), "infinity")
 CHECK = Check(
     statement="Park 3.1",
     title="value gap of pessimistic policies over design-norm sets",

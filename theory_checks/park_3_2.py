@@ -22,7 +22,7 @@ from simrlhf.study.checking.pessimistic_runs import calibrated_radius
 from simrlhf.testing import Judgement
 from simrlhf.theory import BoundStatus
 
-_TOWARDS = dict.fromkeys(("n", "own_pairs", "N"), "infinity")
+_TOWARDS: dict[str, str] = dict.fromkeys(("n", "own_pairs", "N"), "infinity")
 CHECK = Check(
     statement="Park 3.2",
     title="value gap of users who come later",
@@ -122,7 +122,7 @@ def _both_terms(users: pd.DataFrame) -> Judgement:
 
 def _formulas() -> list[Judgement]:
     """The formula written out, as printed and with pairs of his own."""
-    link = {"xi": 0.9, "kappa": 4.5, "eta": 0.21}
+    link: dict[str, Any] = {"xi": 0.9, "kappa": 4.5, "eta": 0.21}
     given: dict[str, Any] = {
         "log_bracketing": 30.0,
         "n_users": 7,

@@ -142,7 +142,8 @@ def calibrated_radius(
     rows = users.assign(root=np.sqrt(users["bracket"]))
     fits = [rows["swept"], rows["value"], rows["repetition"]]
     rows = rows.loc[(rows["error"] / rows["root"]).groupby(fits).idxmax()].reset_index(drop=True)
-    judged = dict.fromkeys(SIZES, "infinity") if towards is None else towards
+    sizes: dict[str, str] = dict.fromkeys(SIZES, "infinity")
+    judged = sizes if towards is None else towards
     axes = {axis: of for axis, of in sweeps.variables(rows).items() if axis in judged}
     return testing.calibrate(
         rows["error"],
