@@ -89,11 +89,11 @@ def judge(measured: dict[str, Any]) -> Finding:
         measured=exactly(float(covering.max())),
         tightness=float(filled.max()),
         remark=f"c = {covering.max():.2g} covers the class of the base cell; the user who loses "
-        f"most fills {filled.max():.2f} of what the proof allows, and his design is "
-        f"{wider:.2f} times less than its mean in his target's direction at most. The radius' "
-        f"constant rises in {', '.join(found.rising) or 'no variable'} and falls in "
-        f"{', '.join(found.falling) or 'none'}: slopes {found.spelt()}. Loose in k by the factor k "
-        "before the bracketing number, and in the rewards' size by kappa^2/eta^2 = kappa^4.",
+        f"most fills {filled.max():.2f} of what the proof allows, and in users' own designs their "
+        f"targets have up to {wider:.2f} C_i. The radius' constant rises in "
+        f"{', '.join(found.rising) or 'no variable'} and falls in "
+        f"{', '.join(found.falling) or 'none'}: slopes {found.spelt()}. There is a k before a "
+        "bracketing number that has one, and kappa^2/eta^2 = kappa^4 is exponential in B.",
         rows=users.assign(allowed=2.0 * users["radius"] * users["target"]),
     )
 

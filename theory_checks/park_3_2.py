@@ -81,8 +81,8 @@ def judge(measured: dict[str, Any]) -> Finding:
         f"{errors.iloc[0]:.2f} to {errors.iloc[-1]:.2f} only; what the basis misses falls with the "
         f"old users' pairs, as n^{floor.measured.estimate:.2f} ({floor.measured.low:.2f} to "
         f"{floor.measured.high:.2f}). The radius' constant falls in "
-        f"{', '.join(found.falling) or 'no variable'}: slopes {found.spelt()}. In N, for the first "
-        "term counts the k N factors of old users, which a new one does not need.",
+        f"{', '.join(found.falling) or 'no variable'}: slopes {found.spelt()}. The first term "
+        "counts the k N factors of the old users, which a new one does not need.",
         rows=users.assign(allowed=allowed),
     )
 

@@ -92,34 +92,36 @@ def new_users(size: str) -> pd.DataFrame:
     """
     found = []
     for n in _OLD_N[size]:
-        few = n == _FEW["n"]
+        own = {n: ["n"]}
+        if n == _FEW["n"]:
+            own |= {m: ["own_pairs"] for m in _OWN_PAIRS[size]} | {n: ["n", "own_pairs"]}
         for one in _fits(size, **_FEW | {"n": float(n)}):
-            for own in sorted({n, *(_OWN_PAIRS[size] if few else ())}):
-                axes = [*(["own_pairs"] if few else []), *(["n"] if own == n else [])]
-                found += _newcomers(axes, one, own)
+            found += _newcomers(one, own)
     for n_users in (BASE["N"], *_OLD_USERS[size]):
         for one in _fits(size, **_FEW | {"N": float(n_users)}):
-            found += _newcomers(["N"], one, _MANY, soft=True)
+            found += _newcomers(one, {_MANY: ["N"]}, soft=True)
     return _with_gaps(found, users_at_once=False)
 
 
 def _newcomers(
-    axes: list[str], one: Fitted, own: int, *, soft: bool = False
+    one: Fitted, axes: dict[int, list[str]], *, soft: bool = False
 ) -> list[tuple[Held, pd.DataFrame]]:
-    """Eight new users adapted to an old fit by `own` pairs each; their rows for all axes."""
+    """Eight new users adapted to an old fit: for every number of own pairs, rows for its axes."""
     config = replace(one.world.config, n_users=_NEW)
     other = make_world(config, seed=10_000 + one.repetition, mdp=_contexts())
     new = newcomers(one.world, other)
     everything = sample_preferences(new, _MANY, seed=20_000 + one.repetition, soft=soft)
-    sample = everything.switched_to_first(np.full(_NEW, own))
-    held = _held(new, adapt_users(one.result, sample).delta, sample)
     basis, n_users = one.result.basis, one.world.n_users
     missed = np.linalg.norm(new.delta - basis @ (basis.T @ new.delta), axis=(1, 2))
-    at = _FEW | {"n": one.sample.n_total / n_users, "N": float(n_users), "own_pairs": float(own)}
-    return [
-        (held, _rows(_facts(axis, at[axis], at, one.repetition), held).assign(missed=missed))
-        for axis in axes
-    ]
+    found = []
+    for own, names in axes.items():
+        sample = everything.switched_to_first(np.full(_NEW, own))
+        held = _held(new, adapt_users(one.result, sample).delta, sample)
+        at = _FEW | {"n": one.sample.n_total / n_users, "N": float(n_users), "own_pairs": own}
+        for axis in names:
+            rows = _rows(_facts(axis, at[axis], at, one.repetition), held)
+            found.append((held, rows.assign(missed=missed)))
+    return found
 
 
 @lru_cache(maxsize=64)
