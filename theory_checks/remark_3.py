@@ -56,8 +56,14 @@ _CELLS = {
     "smoke": (_BASE, _MANY, Cell(8, 8, 1), Cell(8, 4, 2)),
     "paper": (_BASE, Cell(16, 4, 1), _MANY, Cell(8, 8, 1), Cell(8, 4, 2), Cell(32, 8, 2)),
 }
-# pairs of full are more, as its errors are larger
-_SIZES = {"share_b": (100, 400, 800), "full": (200, 800, 1600)}
+# pairs of full are more, as its errors are larger; at paper size the intervals are finer, and so
+# must be the regime
+_FEW = {"share_b": (100, 400, 800), "full": (200, 800, 1600)}
+_SIZES = {
+    "tiny": _FEW,
+    "smoke": _FEW,
+    "paper": {"share_b": (200, 800, 3200), "full": (800, 3200, 12800)},
+}
 _REPETITIONS = {"tiny": 20, "smoke": 20, "paper": 300}
 
 
@@ -68,7 +74,7 @@ def measure(size: str) -> dict[str, Any]:
          "repetition": draw.repetition, "world": draw.world, "gap": _gap(draw),
          "errors": (draw.result.delta - draw.world.delta).reshape(cell.n_users, -1)}
         for cell in _CELLS[size]
-        for estimator, sizes in _SIZES.items()
+        for estimator, sizes in _SIZES[size].items()
         for draw in fitted_draws(
             _config(cell), sizes, _REPETITIONS[size], estimator=estimator, norm_bound=6.0, seed=3
         )
