@@ -46,13 +46,18 @@ CHECK = Check(
     source="Park et al., Theorem 3.3; theory.md, section 3",
 )
 _BASE = {"n": 800.0, "k": 8.0, "Lambda": 2.0}
-_VALUES: dict[str, dict[str, tuple[float, ...]]] = {
-    "tiny": {"n": (100, 400, 1600), "k": (7, 10, 15), "Lambda": (2, 3, 4.5)},
-    "smoke": {"n": (200, 800, 3200), "k": (7, 10, 15), "Lambda": (2, 3, 4.5)},
+_FEW: dict[str, tuple[float, ...]] = {
+    "n": (100, 400, 1600),
+    "k": (7, 10, 15),
+    "Lambda": (2, 3, 4.5),
+}
+_VALUES = {
+    "tiny": _FEW,
+    "smoke": _FEW,
     "paper": {"n": (200, 800, 3200, 12800), "k": (7, 9, 12, 15), "Lambda": (2, 3, 4.5)},
 }
 _REPETITIONS = {"tiny": 20, "smoke": 30, "paper": 400}
-_BASE_REPETITIONS = {"tiny": 6, "smoke": 20, "paper": 400}
+_BASE_REPETITIONS = {"tiny": 6, "smoke": 16, "paper": 400}
 _EXPONENTS = {"n": (-0.5, -1.0), "k": (0.5, 1.0), "Lambda": (1.0, 0.0)}
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from simrlhf import testing, theory
-from simrlhf.study.checking import Check, Draw, Finding, Kind, attempt, fitted_draws, sweeps
+from simrlhf.estimators import fit
+from simrlhf.study.checking import Check, Finding, Kind, attempt, samples, sweeps
 from simrlhf.study.checking.by_hand import written_out
 from simrlhf.study.checking.limit_worlds import ingredients, once_per_world
 from simrlhf.testing import Judgement
@@ -56,29 +57,31 @@ _CELLS = {
     "smoke": (_BASE, _MANY, Cell(8, 8, 1), Cell(8, 4, 2)),
     "paper": (_BASE, Cell(16, 4, 1), _MANY, Cell(8, 8, 1), Cell(8, 4, 2), Cell(32, 8, 2)),
 }
-# pairs of full are more, as its errors are larger; at paper size the intervals are finer, and so
-# must be the regime
-_FEW = {"share_b": (100, 400, 800), "full": (200, 800, 1600)}
-_SIZES = {
-    "tiny": _FEW,
-    "smoke": _FEW,
-    "paper": {"share_b": (200, 800, 3200), "full": (800, 3200, 12800)},
-}
+_ESTIMATORS = ("share_b", "full")
+_SIZES = {"tiny": (100, 400, 800), "smoke": (100, 400, 800), "paper": (400, 1600, 6400)}
 _REPETITIONS = {"tiny": 20, "smoke": 20, "paper": 300}
 
 
 def measure(size: str) -> dict[str, Any]:
-    """Gaps, errors and truths of both classes on the same worlds."""
-    runs = [
-        {"cell": cell, "estimator": estimator, "n_pairs": draw.n_pairs,
-         "repetition": draw.repetition, "world": draw.world, "gap": _gap(draw),
-         "errors": (draw.result.delta - draw.world.delta).reshape(cell.n_users, -1)}
-        for cell in _CELLS[size]
-        for estimator, sizes in _SIZES[size].items()
-        for draw in fitted_draws(
-            _config(cell), sizes, _REPETITIONS[size], estimator=estimator, norm_bound=6.0, seed=3
-        )
-    ]  # fmt: skip
+    """Gaps, errors and truths of both classes on the same samples."""
+    runs = []
+    for cell in _CELLS[size]:
+        drawn = samples(_config(cell), _SIZES[size], _REPETITIONS[size], seed=3)
+        for world, sample, n_pairs, repetition in drawn:
+            for estimator in _ESTIMATORS:
+                rank = cell.rank if estimator == "share_b" else None
+                found = fit(sample, estimator=estimator, rank=rank, norm_bound=6.0).delta
+                runs.append(
+                    {
+                        "cell": cell,
+                        "estimator": estimator,
+                        "n_pairs": n_pairs,
+                        "repetition": repetition,
+                        "world": world,
+                        "gap": _gap(world.delta, found),
+                        "errors": (found - world.delta).reshape(cell.n_users, -1),
+                    }
+                )
     return {"runs": runs}
 
 
@@ -90,12 +93,10 @@ def _config(cell: Cell) -> WorldConfig:
     )  # fmt: skip
 
 
-def _gap(draw: Draw) -> float:
+def _gap(truth: np.ndarray, found: np.ndarray) -> float:
     """Mean of `||Theta|| (1 - cos alpha) / sqrt(pi)`."""
-    both = (draw.world.delta, draw.result.delta)
-    truth, found = (matrices.reshape(draw.world.n_users, -1) for matrices in both)
-    norm = np.linalg.norm(truth, axis=1)
-    cosine = np.sum(truth * found, axis=1) / (norm * np.linalg.norm(found, axis=1))
+    norm = np.linalg.norm(truth, axis=(1, 2))
+    cosine = np.sum(truth * found, axis=(1, 2)) / (norm * np.linalg.norm(found, axis=(1, 2)))
     return float(np.mean(norm * (1.0 - cosine)) / math.sqrt(math.pi))
 
 
