@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from simrlhf import policy, testing
+from simrlhf import testing
 from simrlhf.estimators import fit
 from simrlhf.study.checking import (
     Check,
@@ -26,7 +26,12 @@ from simrlhf.study.checking import (
     require_sound,
     samples,
 )
-from simrlhf.world import DecisionConfig, World, WorldConfig
+from simrlhf.study.checking.lower_bound import (
+    largest_concentrability,
+    lower_bound_config,
+    mean_gap,
+)
+from simrlhf.world import DecisionConfig, WorldConfig
 
 CHECK = Check(
     statement="A1v",
@@ -53,7 +58,6 @@ _CONTEXTS = {0.5: 1000, 1.0: 1000, 2.0: 4000}
 _USERS = 12
 # Park's construction: k contexts, concentrability Lambda
 _RANK, _LAMBDA = 12, 2.0
-_SIGNS = 16
 _LOWER_SIZES = {
     "tiny": (400, 1600, 6400),
     "smoke": (400, 2400, 14400),
@@ -70,7 +74,7 @@ def measure(size: str) -> dict[str, Any]:
             "alpha": alpha,
             "n_pairs": draw.n_pairs,
             "repetition": draw.repetition,
-            "gap": _gap(draw.world, draw.result.delta),
+            "gap": mean_gap(draw.world, draw.result.delta),
         }
         for alpha in _ALPHAS
         for draw in fitted_draws(
@@ -104,21 +108,7 @@ def _margins(alpha: float) -> WorldConfig:
 
 def _lower_bound_rows(sizes: tuple[int, ...], repetitions: int) -> Iterator[dict[str, Any]]:
     for n_pairs in sizes:
-        config = WorldConfig(
-            n_users=_SIGNS,
-            d1=_RANK,
-            rank=_RANK,
-            nu=_LAMBDA**2 * _RANK / n_pairs,
-            condition=1.0,
-            population="signs",
-            features="trajectories",
-            decision=DecisionConfig(
-                mdp="lower_bound",
-                n_states=_RANK,
-                behaviour="careful",
-                coverage=1.0 / _LAMBDA**2,
-            ),
-        )
+        config = lower_bound_config(n_pairs=n_pairs, rank=_RANK, scale=_LAMBDA)
         for world, sample, _, repetition in samples(config, (n_pairs,), repetitions, seed=11):
             # a bound, for a few contexts are seen with one answer only; the choice is its sign
             result = fit(sample, estimator="full", norm_bound=20.0)
@@ -127,22 +117,9 @@ def _lower_bound_rows(sizes: tuple[int, ...], repetitions: int) -> Iterator[dict
                 "alpha": math.nan,
                 "n_pairs": n_pairs,
                 "repetition": repetition,
-                "gap": _gap(world, result.delta),
-                "largest_concentrability": _largest_concentrability(world),
+                "gap": mean_gap(world, result.delta),
+                "largest_concentrability": largest_concentrability(world),
             }
-
-
-def _gap(world: World, delta: Any) -> float:
-    assert world.mdp is not None
-    return policy.value_gaps(world.mdp, world.theta, world.theta_init + delta).mean
-
-
-def _largest_concentrability(world: World) -> float:
-    """Of the users' best policies, which the theorem has at most Lambda."""
-    assert world.mdp is not None
-    assert world.behaviours is not None
-    best = policy.optimal_policy(world.mdp, world.theta).policy
-    return float(policy.concentrability(world.mdp, best, world.behaviours).value.max())
 
 
 def judge(measured: dict[str, Any]) -> Finding:

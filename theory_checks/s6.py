@@ -28,7 +28,8 @@ from simrlhf.study.checking import (
     proved,
 )
 from simrlhf.study.checking.by_hand import written_out
-from simrlhf.world import World, WorldConfig, make_world
+from simrlhf.study.checking.newcomers import newcomers
+from simrlhf.world import WorldConfig, make_world
 
 DELTA = 0.05
 # scores are less wide than their widest where rewards are not zero
@@ -81,12 +82,7 @@ def _adapted(name: str, draw: Draw, most: int) -> list[dict[str, Any]]:
     """New users with the world's basis: another draw of the right directions, turned to it."""
     world, basis = draw.world, draw.result.basis
     other = make_world(world.config, seed=10_000 + draw.repetition)
-    # both bases completed to frames of R^d1; a tail stays off the span
-    turn = _frame(world.basis) @ _frame(other.basis).T
-    new = World(
-        world.config, world.theta_init, turn @ other.delta, world.basis, world.singular_values,
-        world.link,
-    )  # fmt: skip
+    new = newcomers(world, other)
     everything = sample_preferences(new, most, seed=20_000 + draw.repetition)
     prefs = everything.switched_to_first(new.counts(draw.n_pairs))
     adapted = adapt_users(draw.result, prefs)
@@ -124,10 +120,6 @@ def _adapted(name: str, draw: Draw, most: int) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _frame(basis: np.ndarray) -> np.ndarray:
-    return np.hstack([basis, subspaces.orthonormal_complement(basis)])
 
 
 def judge(measured: dict[str, Any]) -> Finding:

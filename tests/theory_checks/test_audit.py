@@ -22,6 +22,7 @@ VERDICTS = {
     "a3": Verdict.REFUTED,
     "a4": Verdict.REFUTED,
     "a5": Verdict.REFUTED,
+    "a6": Verdict.REFUTED,
     "a7": Verdict.REFUTED,
     "a8": Verdict.REFUTED,
     "a10": Verdict.REFUTED,
@@ -29,8 +30,9 @@ VERDICTS = {
     "a12": Verdict.LOOSE,
 }
 # what the evidence must reject by the procedure that accepts it of the controls: the printed slope
-# under blind features, and a distance that N goes on lowering
+# under blind features, a distance that N goes on lowering, and the step from smoothness
 REJECTED = {
+    "a6": {"(B.10) as printed"},
     "a3": {"A3, as printed: dist under blind features"},
     "a12": {"A12, anisotropic, n = 5"},
 }
@@ -88,6 +90,14 @@ def _equal_constants(function):
     return wrong
 
 
+def _with_a_larger_eta(function):
+    def wrong(link, *, margin):
+        found = function(link, margin=margin)
+        return replace(found, eta=20.0 * found.eta)
+
+    return wrong
+
+
 MUTATIONS = [
     ("definition_4_1", "diversity_metrics", _without_square),
     ("a1", "theorem_4_1_sample_size", lambda right: lambda *a, **s: 2 * right(*a, **s)),
@@ -95,6 +105,7 @@ MUTATIONS = [
     ("a2", "oracle_inequality", lambda right: _scaled(right, 0.5)),
     ("a3", "geometry_bound", lambda right: _scaled(right, 0.5)),
     ("a4", "geometry_bound", lambda right: _scaled(right, 1.01)),
+    ("a6", "link_constants", _with_a_larger_eta),
     ("a8", "diversity_metrics", _without_square),
     ("a8", "geometry_bound", lambda right: _scaled(right, 1.01)),
     ("a10", "link_constants", _equal_constants),

@@ -34,6 +34,10 @@ EXPECTED = {
     "lemma_4": Verdict.HOLDS,
     "lemma_5": Verdict.REFUTED,  # as the features' smallest eigenvalue goes to zero
     "lemma_6": Verdict.REFUTED,  # 1.1 for 1 / 0.9
+    "remark_3": Verdict.LOOSE,  # in the number of users
+    "park_3_1": Verdict.LOOSE,  # in k and in the rewards' size
+    "park_3_2": Verdict.LOOSE,  # in the number of old users
+    "park_3_3": Verdict.HOLDS,
 }
 
 
@@ -66,6 +70,24 @@ def test_what_is_refuted_is_refuted_by_the_claim_and_not_by_this_package(
     finding = finding_of(outcomes, "lemma_5")
     assert all(judged.holds for judged in finding.judgements)
     assert finding.constants["drift_lambda"] == pytest.approx(-1.0, abs=0.01)
+
+
+def test_sharing_is_worth_more_than_remark_3_prints(outcomes: dict[str, Outcome]) -> None:
+    """By N at k = 1, where it prints N d1 / (d1 + N)."""
+    constants = finding_of(outcomes, "remark_3").constants
+    for n_users in (8, 32):
+        ratio = constants[f"ratio, N = {n_users}, d1 = 4, k = 1"]
+        assert ratio == pytest.approx(n_users, rel=0.5)
+        assert ratio > 1.5 * n_users * 4 / (4 + n_users)
+
+
+def test_new_users_have_a_floor_that_their_own_pairs_do_not_lower(
+    outcomes: dict[str, Outcome],
+) -> None:
+    rows = finding_of(outcomes, "park_3_2").rows
+    errors = rows[rows["swept"] == "own_pairs"].groupby("own_pairs")["error"].median()
+    # 64 times the pairs, where 1 / sqrt(n) would be an eighth
+    assert errors[3200] > 2.0 * errors[50] / 8.0
 
 
 def test_theorem_4_1_in_other_units_needs_another_constant(outcomes: dict[str, Outcome]) -> None:
@@ -105,6 +127,10 @@ MUTATIONS = [
     ("lemma_5", "geometry_bound", lambda value, given: value * given["sigma_k"] ** -0.5),
     ("lemma_6", "theorem_4_2", lambda value, given: value * 1.01),
     ("proposition_1", "log_bracketing_bound", lambda value, given: value - 1.0),
+    ("park_3_1", "park_theorem_3_1", lambda value, given: value * given["rank"] ** 0.5),
+    ("park_3_1", "park_theorem_f_1", lambda value, given: value * 1.01),
+    ("park_3_2", "park_theorem_3_2", lambda value, given: value * given["n_users"] ** 0.5),
+    ("park_3_3", "park_theorem_3_3", lambda value, given: value * given["rank"] ** 0.5),
 ]
 
 

@@ -12,7 +12,7 @@ from simrlhf.core import streams
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult, fit
 from simrlhf.sampling import sample_preferences
-from simrlhf.world import World, WorldConfig, make_world
+from simrlhf.world import MDP, World, WorldConfig, make_world
 
 # cells whose fits are kept for other checks of the same process
 _KEPT = 64
@@ -100,11 +100,16 @@ def samples(
     *,
     soft: bool = False,
     seed: int = 0,
+    mdp: MDP | None = None,
 ) -> Iterator[tuple[World, Preferences, int, int]]:
-    """Worlds and nested samples, without a fit: world, sample, pairs per user, repetition."""
+    """Worlds and nested samples, without a fit: world, sample, pairs per user, repetition.
+
+    Args:
+        mdp: the decision problem of all worlds, where the config says that it is given.
+    """
     for repetition in range(repetitions):
         of_world, of_sample = streams.generator(seed, "check", repetition).integers(2**62, size=2)
-        world = make_world(config, seed=int(of_world))
+        world = make_world(config, seed=int(of_world), mdp=mdp)
         everything = sample_preferences(
             world,
             np.full(world.n_users, _height(world, max(sizes))),

@@ -25,8 +25,6 @@ from simrlhf import theory
 from simrlhf.study.checking.form import Finding
 from simrlhf.study.checking.run import load_check
 
-# statements whose checks come with policies; tests hold their functions to other references
-LATER = ("park", "pairs_needed")
 # searches over n and records: no formulas
 _NO_FORMULAS = ("statement", "sample_size")
 # calls in whose arguments nothing is part of a formula: refusals, shapes, thresholds of rounding
@@ -95,7 +93,7 @@ class Fate:
 def formula_modules() -> list[str]:
     """Modules of `simrlhf.theory` whose formulas are spoilt."""
     names = sorted(module.name for module in pkgutil.iter_modules(theory.__path__))
-    return [name for name in names if name not in (*LATER, *_NO_FORMULAS)]
+    return [name for name in names if name not in _NO_FORMULAS]
 
 
 def mutations(module_name: str) -> Iterator[Mutation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -128,21 +129,28 @@ def written_bracket(rows: pd.DataFrame, *, own_bias: bool = True) -> pd.Series:
     return found + rows["own_bias"] if own_bias else found
 
 
-def calibrated_radius(users: pd.DataFrame) -> testing.Calibration:
-    """The constant under the root of (B.1), by the user of every fit who needs the largest.
+def calibrated_radius(
+    users: pd.DataFrame, *, towards: Mapping[str, str] | None = None
+) -> testing.Calibration:
+    """The constant under the root of a radius, by the user of every fit who needs the largest.
 
-    Its drift is judged in sizes, which go to infinity.
+    Args:
+        users: rows of users, with `error` and `bracket`.
+        towards: the variables in which a drift is judged, and where they may go; the sizes of
+            (B.1), to infinity, by default.
     """
     rows = users.assign(root=np.sqrt(users["bracket"]))
     fits = [rows["swept"], rows["value"], rows["repetition"]]
     rows = rows.loc[(rows["error"] / rows["root"]).groupby(fits).idxmax()].reset_index(drop=True)
-    axes = {axis: of for axis, of in sweeps.variables(rows).items() if axis in SIZES}
+    sizes: dict[str, str] = dict.fromkeys(SIZES, "infinity")
+    judged = sizes if towards is None else towards
+    axes = {axis: of for axis, of in sweeps.variables(rows).items() if axis in judged}
     return testing.calibrate(
         rows["error"],
         rows["root"],
         variables=axes,
         repetition=rows["repetition"],
-        towards=dict.fromkeys(axes, "infinity"),
+        towards={axis: judged[axis] for axis in axes},
     )
 
 

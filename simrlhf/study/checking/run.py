@@ -21,15 +21,22 @@ from simrlhf.testing import ControlAccepted
 
 FOLDER = "theory_checks"
 # order of the table: what the paper defines and prints, what is proved here, limits, the audit
-_ORDER = ("definition", "assumption", "theorem", "corollary", "proposition", "lemma", "s", "l", "a")
+_ORDER = (
+    *("definition", "assumption", "theorem", "corollary", "proposition", "remark", "lemma"),
+    *("park", "s", "l", "a"),
+)
 # checks that measure on the same draws
 _TOGETHER = (
     ("l1", "l2", "l3", "l4"),
     ("theorem_4_1", "lemma_1", "lemma_3", "lemma_5", "lemma_6"),
     ("theorem_4_2", "corollary_4_1"),
+    ("park_3_1", "park_3_2"),
 )
 # those that take longest, which must not come last
-_LONG = ("l1", "l5", "s2", "theorem_4_1", "a1v", "a12", "s6", "s3", "a7", "s5", "s4", "a1", "a3")
+_LONG = (
+    *("l1", "l5", "s2", "theorem_4_1", "a1v", "a12", "s6", "park_3_1", "s3", "a7", "remark_3"),
+    *("park_3_3", "s5", "s4", "a1", "a3"),
+)
 # other names of statements
 _ALIASES = {"wilks": "l3"}
 
