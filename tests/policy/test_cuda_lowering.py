@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from simrlhf.core.links import LOGISTIC
 from simrlhf.policy import gaps, master, responses, values
 from simrlhf.policy.recursion import Tables
+from simrlhf.policy.regions import Ball, Likely
 from simrlhf.world.trajectories import TrajectoryLaw, draw_differences
 
 N, H, S, A, P, Q, M = 3, 4, 5, 2, 6, 6, 8
@@ -20,6 +22,19 @@ def spec(*shape: int, dtype=jnp.float64) -> jax.ShapeDtypeStruct:
 
 
 TABLES = Tables(spec(H - 1, S, A, S), spec(H, S, A, P))
+CUTS = master.Cuts(spec(N, M, Q), spec(N, M), spec(N, M, dtype=jnp.bool_))
+PAIRS = 9
+LIKELY = Likely(
+    features=spec(N, PAIRS, Q),
+    rewards=spec(N, PAIRS),
+    labels=spec(N, PAIRS),
+    weights=spec(N, PAIRS),
+    level=spec(N),
+    budget=spec(N),
+    factor=spec(N, Q),
+    turn=spec(N, Q, Q),
+    link=LOGISTIC,
+)
 KERNELS = {
     "evaluate": (
         partial(values._evaluate, batch=2),
@@ -46,14 +61,8 @@ KERNELS = {
         partial(responses._respond, soft=True, flow=True, batch=2),
         (TABLES, (spec(N, P), spec(N, S)), spec(H, S, A), spec()),
     ),
-    "centres": (
-        master.centres,
-        (
-            master.Cuts(spec(N, M, Q), spec(N, M), spec(N, M, dtype=jnp.bool_)),
-            spec(N, Q),
-            spec(N),
-        ),
-    ),
+    "centres of balls": (master.centres, (CUTS, Ball(), spec(N, Q), spec(N))),
+    "centres of likelihoods": (master.centres, (CUTS, LIKELY, spec(N, Q), spec(N))),
     "trajectories": (
         partial(draw_differences, n_pairs=7, shared_start=True),
         (
