@@ -36,10 +36,7 @@ def decision_gaps(world: World, result: FitResult, *, n_pairs: int) -> dict[str,
     Raises:
         InputError: the world has no decision problem.
     """
-    checks.require(
-        world.mdp is not None,
-        "this world has no decision problem; give WorldConfig a decision = DecisionConfig(...)",
-    )
+    require_decision(world)
     assert world.mdp is not None
     found = value_gaps(world.mdp, world.theta, result.theta_init + result.delta)
     return {
@@ -49,6 +46,14 @@ def decision_gaps(world: World, result: FitResult, *, n_pairs: int) -> dict[str,
         "random_value": float(random_values(world).mean()),
         "gap_limit": _gap_limit(world, result, n_pairs),
     }
+
+
+def require_decision(world: World) -> None:
+    """Refuse a world without a decision problem."""
+    checks.require(
+        world.mdp is not None,
+        "this world has no decision problem; give WorldConfig a decision = DecisionConfig(...)",
+    )
 
 
 @lru_cache(maxsize=2)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 
-from simrlhf import theory
-from simrlhf.core import checks
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult
 from simrlhf.metrics.confidence import fit_sets
+from simrlhf.metrics.decisions import require_decision
 from simrlhf.metrics.instance import measure_instance
 from simrlhf.metrics.likelihood_bracket import likelihood_bracket
 from simrlhf.policy import optimal_policy, pessimistic_policy, value
@@ -36,10 +34,7 @@ def guaranteed_values(
     Raises:
         InputError: the world has no decision problem, or as `likelihood_bracket`.
     """
-    checks.require(
-        world.mdp is not None,
-        "this world has no decision problem; give WorldConfig a decision = DecisionConfig(...)",
-    )
+    require_decision(world)
     assert world.mdp is not None
     assert world.behaviours is not None
     reference = world.behaviours.second
@@ -50,10 +45,6 @@ def guaranteed_values(
     fisher = fit_sets(preferences, result, confidence=_LEVEL)
     plan = pessimistic_policy(world.mdp, fisher, reference=reference, tol=1e-4)
     best = optimal_policy(world.mdp, world.theta).value - value(world.mdp, reference, world.theta)
-    n_users, d1, d2 = world.delta.shape
-    degrees = theory.parameter_count(
-        "share_b", n_users=n_users, d1=d1, d2=d2, rank=result.basis.shape[1]
-    )
     excess = -2.0 * measure_instance(world, preferences, result).excess_over_truth
     return {
         "guaranteed_below": float(found.lower.mean()),
@@ -62,5 +53,5 @@ def guaranteed_values(
         "guaranteed_slice": float(found.slice.mean()),
         "guaranteed_fisher": float(plan.value[users].mean()),
         "attainable": float(best[users].mean()),
-        "truth_is_in": float(excess <= scipy.stats.chi2.ppf(_LEVEL, degrees)),
+        "truth_is_in": float(excess <= found.radius**2),
     }

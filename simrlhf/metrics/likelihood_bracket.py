@@ -44,9 +44,9 @@ from simrlhf.policy import (
     LikelihoodSets,
     feature_expectations,
     likelihood_set,
-    optimal_policy,
     pessimistic_policy,
 )
+from simrlhf.policy.responses import Responder
 from simrlhf.world import MDP
 
 # of the logarithm of the lost comparison's weight: steps to either side of the edge of the set, the
@@ -67,6 +67,7 @@ class LikelihoodBracket(NamedTuple):
             was found for it; near `upper` where the search has come to its end.
         slice: `(m,)`, the value over the slice at the fitted basis, which is above `V_i` too.
         fits: `(m,)`, how many fits it took.
+        radius: zeta.
     """
 
     users: np.ndarray
@@ -75,6 +76,7 @@ class LikelihoodBracket(NamedTuple):
     searched: np.ndarray
     slice: np.ndarray
     fits: np.ndarray
+    radius: float
 
 
 def likelihood_bracket(
@@ -133,7 +135,13 @@ def likelihood_bracket(
     found = [search.hull(user, tol=tol, max_rounds=max_rounds) for user in chosen]
     upper, searched, fits = (np.array(column) for column in zip(*found, strict=True))
     return LikelihoodBracket(
-        chosen, lower[chosen], np.minimum(upper, of_slice[chosen]), searched, of_slice[chosen], fits
+        chosen,
+        lower[chosen],
+        np.minimum(upper, of_slice[chosen]),
+        searched,
+        of_slice[chosen],
+        fits,
+        zeta,
     )
 
 
@@ -151,7 +159,13 @@ class _Search:
         self._mdp, self._preferences, self._result = mdp, preferences, result
         self._reference, self._zeta = reference, zeta
         self._centre = result.theta_init + result.delta
-        self._base = feature_expectations(mdp, reference)
+        n_users = len(self._centre)
+        base = feature_expectations(mdp, reference)
+        flat = self._centre.reshape(n_users, -1)
+        self._base = np.broadcast_to(base.reshape(-1, flat.shape[1]), flat.shape)
+        self._respond = Responder(
+            mdp, mdp.initial_of(n_users), temperature=0.0, reference=reference
+        )
         self._loss = self._losses(result.delta)
         # where the last search for a user's worst point ended
         self._weight: dict[int, float] = {}
@@ -206,11 +220,7 @@ class _Search:
 
     def _best(self, theta: np.ndarray, user: int) -> tuple[float, np.ndarray]:
         """`f_i(theta)` and the `g (p,)` of the policy that attains it."""
-        matrix = np.broadcast_to(theta.reshape(self._mdp.reward_shape), self._centre.shape)
-        best = optimal_policy(self._mdp, matrix).policy[user]
-        mean = feature_expectations(self._mdp, np.broadcast_to(best, (len(matrix), *best.shape)))
-        base = np.broadcast_to(self._base, mean.shape)[user]
-        gap = (mean[user] - base).ravel()
+        gap = self._respond(theta[None], np.array([user])).features[0] - self._base[user]
         return float(theta @ gap), gap
 
     def _losses(self, delta: np.ndarray) -> np.ndarray:
@@ -223,13 +233,7 @@ class _Search:
 
     def _gain_without(self, user: int) -> float:
         """By how much the others fit better on a basis of their own."""
-        others = self._preferences.users != user
-        given = self._preferences
-        names = given.users[others] - (given.users[others] > user)
-        rest = Preferences.from_pairs(
-            names, given.features[others], given.labels[others],
-            weights=given.weights[others], link=given.link,
-        )  # fmt: skip
+        rest = self._preferences.of_users(np.arange(len(self._centre)) != user)
         found = self._fit(rest, self._result.basis)
         delta = np.insert(found.delta, user, 0.0, axis=0)
         return float(np.sum(np.delete(self._loss - self._losses(delta), user)))

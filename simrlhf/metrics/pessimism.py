@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from simrlhf.core import checks
 from simrlhf.data.preferences import Preferences
 from simrlhf.estimators import FitResult
 from simrlhf.metrics.confidence import SetsOfFit, fit_sets
+from simrlhf.metrics.decisions import require_decision
 from simrlhf.policy import Ellipsoids, LikelihoodSets, optimal_policy, pessimistic_policy, value
 from simrlhf.world import World
 
@@ -37,7 +37,7 @@ def pessimistic_gaps(
     Raises:
         InputError: the world has no decision problem, or as `fit_sets`.
     """
-    _require_decision(world)
+    require_decision(world)
     sets = fit_sets(preferences, result, confidence=confidence)
     gaps, share = _gaps(world, sets)
     return {
@@ -60,27 +60,22 @@ def sets_and_gaps(world: World, preferences: Preferences, result: FitResult) -> 
     Raises:
         InputError: as `pessimistic_gaps`.
     """
-    _require_decision(world)
+    require_decision(world)
     around = SetsOfFit(preferences, result, world)
     row: dict[str, float] = {}
     for kind in around.kinds():
-        gaps, _ = _gaps(world, around.at(kind, _LEVEL))
+        usual = around.at(kind, _LEVEL)
+        gaps, _ = _gaps(world, usual)
         row[f"pessimistic_gap_{kind}"] = float(gaps.mean())
         if kind.endswith("oracle"):
             continue
         for level in LEVELS:
-            held = around.at(kind, level).holds(world.theta)
+            sets = usual if level == _LEVEL else around.at(kind, level)
+            held = sets.holds(world.theta)
             row[f"covered_{kind}_{100 * level:g}"] = float(held.mean())
             if level == _LEVEL:
                 row[f"all_covered_{kind}"] = float(held.all())
     return row
-
-
-def _require_decision(world: World) -> None:
-    checks.require(
-        world.mdp is not None,
-        "this world has no decision problem; give WorldConfig a decision = DecisionConfig(...)",
-    )
 
 
 def _gaps(world: World, sets: Ellipsoids | LikelihoodSets) -> tuple[np.ndarray, np.ndarray]:
